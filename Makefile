@@ -1,0 +1,44 @@
+# `make demo` and `make test` are the two commands to know; `make help` lists the others.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit lint format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+setup: .venv/.complete  ## make the bot's environment in .venv
+
+.venv/.complete: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Apprentice needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable . --group dev
+	touch $@
+
+demo: setup  ## review a sample change with a real model on this machine
+	$(BIN)/python -m bot.local.demo
+
+test: setup lint unit  ## everything: lint, unit tests, tests with a real vLLM
+	$(BIN)/pytest -m vllm
+
+unit: setup  ## the fast tests, with the coverage of the pure core
+	$(BIN)/pytest -m "not vllm" --cov --cov-report=term-missing:skip-covered
+
+lint: setup  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff format and fix what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup  ## print measured ratios (starts vLLM; takes minutes)
+	$(BIN)/python -m tests.bench
+
+clean:  ## remove what make made here (models and environments in ~/.cache/apprentice stay)
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m bot` is `apprentice`."""
+
+from bot.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The prompt templates, as package data: `review/*.jinja` is what the student reads."""
