@@ -1,0 +1,220 @@
+"""The student's answer: its JSON schema, a tolerant reading of what came back, and how sure it was.
+
+The student names the likeliest problem places first, says what the code there does, and only then rates it;
+`none` is a rating, so that it never has to choose between an empty list and a false alarm. An answer that breaks
+the schema is an `AnswerError`, whose message goes back to the student once. Nothing is guessed: an unknown
+severity is not mapped to a known one.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bot.domain import Category, Finding, Severity
+
+MAX_SUSPECTS = 3
+"""Most places one answer may name."""
+ANSWER_TOKENS = 700
+"""Room for the longest answer the schema allows, in practice."""
+
+NONE = "none"
+"""The rating of a place that turned out to be fine."""
+
+SEVERITY_LABELS = (NONE, *(severity.value for severity in Severity))
+
+
+class AnswerError(ValueError):
+    """The answer cannot be used; the message says in a few words what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of the answer, its natural log-probability, and the likeliest tokens in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+class Suspect(BaseModel):
+    """One place that the student looked at, in the order in which it writes: where, why, then the verdict."""
+
+    model_config = ConfigDict(frozen=True)
+
+    line: int = Field(ge=1, le=9_999_999)
+    quote: str = Field(max_length=200)
+    explanation: str = Field(max_length=400)
+    severity: Annotated[Literal["none", "trivial", "minor", "major", "critical"], BeforeValidator(_word)]
+    category: Annotated[Category, BeforeValidator(_word)]
+    title: str = Field(max_length=80)
+    suggestion: str | None = Field(default=None, max_length=400)
+
+
+class Answer(BaseModel):
+    """What the student answers to one question."""
+
+    model_config = ConfigDict(frozen=True)
+
+    suspects: tuple[Suspect, ...] = Field(max_length=MAX_SUSPECTS)
+
+
+class Verdict(BaseModel):
+    """What the student answers to the second look at one finding."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str = Field(max_length=300)
+    real: Annotated[Literal["yes", "no"], BeforeValidator(_word)]
+
+
+def _string(length: int) -> dict[str, object]:
+    return {"type": "string", "maxLength": length}
+
+
+def _object(**properties: object) -> dict[str, object]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+ANSWER_SCHEMA = _object(
+    suspects={
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_SUSPECTS,
+        "items": _object(
+            line={"type": "integer", "minimum": 1, "maximum": 9_999_999},
+            quote=_string(200),
+            explanation=_string(400),
+            severity={"enum": list(SEVERITY_LABELS)},
+            category={"enum": [category.value for category in Category]},
+            title=_string(80),
+            suggestion={"anyOf": [_string(400), {"type": "null"}]},
+        ),
+    }
+)
+"""Written by hand, not by pydantic: every string, number and array is bounded, because a small model that may
+write for ever does, and no keyword is used that vLLM's grammar does not know.
+"""
+
+VERDICT_SCHEMA = _object(reason=_string(300), real={"enum": ["yes", "no"]})
+
+
+def parse_answer(text: str) -> Answer:
+    """Read the answer to a review question.
+
+    Raises:
+        AnswerError: it is not JSON, or not of the schema.
+    """
+    return _parse(Answer, text)
+
+
+def parse_verdict(text: str) -> Verdict:
+    """Read the answer to a second look.
+
+    Raises:
+        AnswerError: it is not JSON, or not of the schema.
+    """
+    return _parse(Verdict, text)
+
+
+def findings(path: str, answer: Answer, logprobs: Sequence[TokenLogprob] | None) -> list[Finding]:
+    """Turn the suspects that were rated worse than `none` into findings, each with the student's confidence."""
+    sure = confidences(logprobs, len(answer.suspects)) if logprobs else [None] * len(answer.suspects)
+    return [
+        Finding(
+            file=path,
+            line=suspect.line,
+            end_line=suspect.line,
+            severity=Severity(suspect.severity),
+            category=suspect.category,
+            title=suspect.title.strip(),
+            explanation=suspect.explanation.strip(),
+            quote=suspect.quote,
+            suggestion=suspect.suggestion,
+            confidence=confidence,
+        )
+        for suspect, confidence in zip(answer.suspects, sure, strict=True)
+        if suspect.severity != NONE
+    ]
+
+
+# An unescaped "severity" before a colon can only be a key: inside a JSON string its quotes would be escaped.
+_SEVERITY_VALUE = re.compile(r'(?<!\\)"severity"\s*:\s*"')
+
+
+def confidences(logprobs: Sequence[TokenLogprob], expected: int) -> list[float | None]:
+    """How sure the student was, at each severity it wrote, that there is a problem at all: 1 - P(none).
+
+    The probability is that of the label's first token among its rivals that begin a label. Nothing is told
+    (None for each) when the severities in the tokens are not as many as `expected`.
+    """
+    starts: list[int] = []
+    text = ""
+    for token in logprobs:
+        starts.append(len(text))
+        text += token.token
+    places = [match.end() for match in _SEVERITY_VALUE.finditer(text)]
+    if len(places) != expected:
+        return [None] * expected
+    return [_problem_mass(logprobs, starts, text, place) for place in places]
+
+
+def _problem_mass(
+    logprobs: Sequence[TokenLogprob], starts: Sequence[int], text: str, place: int
+) -> float | None:
+    index = max(number for number, start in enumerate(starts) if start <= place)
+    lead = text[starts[index] : place]  # the token may begin before the label, as `"none` does
+    mass = dict.fromkeys(SEVERITY_LABELS, 0.0)
+    for rival, logprob in logprobs[index].top:
+        begun = rival.removeprefix(lead).rstrip('"') if rival.startswith(lead) else ""
+        labels = [label for label in SEVERITY_LABELS if begun and label.startswith(begun)]
+        for label in labels:  # "m" begins two labels: half to each
+            mass[label] += math.exp(logprob) / len(labels)
+    total = sum(mass.values())
+    return 1 - mass[NONE] / total if total else None
+
+
+_DECODER = json.JSONDecoder()
+_BRACES = 20
+"""Places where the JSON may begin that are tried before giving up."""
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+_Schema = TypeVar("_Schema", bound=BaseModel)
+
+
+def _parse(model: type[_Schema], text: str) -> _Schema:
+    try:
+        return model.model_validate(_json_object(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AnswerError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def _json_object(text: str) -> object:
+    """Find the JSON object in an answer that may have prose or a code fence around it."""
+    for candidate in (text, *_FENCED.findall(text)):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(candidate)
+    for brace in itertools.islice(re.finditer(r"\{", text), _BRACES):
+        with contextlib.suppress(ValueError, RecursionError):
+            return _DECODER.raw_decode(text, brace.start())[0]
+    if "{" in text:
+        raise AnswerError("the JSON is broken or cut off")
+    raise AnswerError("there is no JSON object in the answer")

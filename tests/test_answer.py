@@ -1,0 +1,145 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.answer import (
+    ANSWER_SCHEMA,
+    MAX_SUSPECTS,
+    SEVERITY_LABELS,
+    VERDICT_SCHEMA,
+    AnswerError,
+    Suspect,
+    TokenLogprob,
+    Verdict,
+    confidences,
+    findings,
+    parse_answer,
+    parse_verdict,
+)
+from bot.domain import Category, Severity
+
+SUSPECT = {
+    "line": 12,
+    "quote": "x = f'{y}'",
+    "explanation": "y comes from the request",
+    "severity": "major",
+    "category": "security",
+    "title": "Injection",
+    "suggestion": None,
+}
+WHOLE = json.dumps({"suspects": [SUSPECT]})
+
+
+def test_the_schema_asks_for_what_the_model_reads() -> None:
+    suspects = ANSWER_SCHEMA["properties"]["suspects"]  # type: ignore[index]
+    assert list(suspects["items"]["properties"]) == list(Suspect.model_fields)
+    assert suspects["maxItems"] == MAX_SUSPECTS
+    assert list(VERDICT_SCHEMA["properties"]) == list(Verdict.model_fields)  # type: ignore[call-overload]
+    assert suspects["items"]["properties"]["severity"]["enum"] == list(SEVERITY_LABELS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WHOLE,
+        f"Sure, here it is:\n```json\n{WHOLE}\n```\nAnything else?",
+        f"```\n{WHOLE}\n```",
+        f"The code is {{odd}}. {WHOLE} That is all.",
+        json.dumps({"suspects": [SUSPECT | {"severity": " Major ", "line": "12", "extra": 1}]}),
+        json.dumps({"suspects": [{key: value for key, value in SUSPECT.items() if key != "suggestion"}]}),
+    ],
+)
+def test_reads_an_answer_also_from_endpoints_without_structured_output(text: str) -> None:
+    answer = parse_answer(text)
+    assert answer.suspects == (Suspect.model_validate(SUSPECT),)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no JSON object"),
+        ("I see no problem here.", "no JSON object"),
+        (WHOLE[:-20], "broken or cut off"),
+        ("{" * 50_000, "broken or cut off"),
+        ("[" * 50_000 + "{", "broken or cut off"),
+        ("[]", "valid dictionary"),
+        ('"suspects"', "valid dictionary"),
+        ("{}", "suspects: Field required"),
+        (json.dumps({"suspects": [SUSPECT | {"severity": "blocker"}]}), "suspects.0.severity"),
+        (json.dumps({"suspects": [SUSPECT | {"line": -4}]}), "suspects.0.line"),
+        (json.dumps({"suspects": [SUSPECT | {"title": "x" * 5_000}]}), "suspects.0.title"),
+        (json.dumps({"suspects": [SUSPECT] * 10_000}), "suspects: Tuple should have at most 3 items"),
+        ('{"suspects": ' + "9" * 5_000 + "}", "broken or cut off"),
+    ],
+)
+def test_refuses_what_is_no_answer_and_says_why(text: str, fault: str) -> None:
+    with pytest.raises(AnswerError, match=fault):
+        parse_answer(text)
+
+
+@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_any_text_is_an_answer_or_an_answer_error(text: str) -> None:
+    try:
+        parse_answer(text)
+    except AnswerError as error:
+        assert str(error)  # noqa: PT017 -- either outcome is right
+
+
+def test_reads_a_verdict() -> None:
+    assert parse_verdict('{"reason": "it is escaped", "real": "No"}') == Verdict(reason="it is escaped", real="no")
+    with pytest.raises(AnswerError, match="real"):
+        parse_verdict('{"reason": "", "real": "perhaps"}')
+
+
+def test_suspects_rated_none_are_no_findings() -> None:
+    answer = parse_answer(json.dumps({"suspects": [SUSPECT | {"severity": "none"}, SUSPECT]}))
+    (finding,) = findings("a.py", answer, None)
+    assert (finding.file, finding.line, finding.end_line) == ("a.py", 12, 12)
+    assert (finding.severity, finding.category) == (Severity.MAJOR, Category.SECURITY)
+    assert finding.confidence is None
+
+
+def tokens(*spelled: str | tuple[str, dict[str, float]]) -> list[TokenLogprob]:
+    """Tokens that are certain, or with the probabilities of their rivals."""
+    made = []
+    for one in spelled:
+        token, rivals = (one, {one: 1.0}) if isinstance(one, str) else one
+        top = tuple((rival, math.log(share) if share else -9999.0) for rival, share in rivals.items())
+        made.append(TokenLogprob(token, top[0][1], top))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("spelled", "expected"),
+    [
+        (['{"severity":"', ("major", {"major": 0.6, "none": 0.3, "critical": 0.1}), '"}'], 0.7),
+        (['{"severity": ', ('"none', {'"none': 0.8, '"minor': 0.2}), '"}'], 0.2),  # the quote is in the token
+        (['{"severity"', (':"', {':"': 1.0}), ("m", {"m": 0.5, "n": 0.5}), 'ajor"}'], 0.5),  # begins two labels
+        (['{"severity":"', ("tri", {"tri": 0.5, "none": 0.25, "no": 0.25, "x": 0.0}), 'vial"}'], 0.5),
+        (['{"severity":"', ("cr", {"zzz": 1.0}), 'itical"}'], None),  # no rival begins a label
+        (['{"severity":"', ("cr", {'"': 1.0}), 'itical"}'], None),
+        (['{"quote":"say \\"severity\\":\\"none', '","severity":"', ("major", {"major": 0.9, "none": 0.1}), '"}'], 0.9),
+    ],
+)
+def test_confidence_is_the_mass_of_all_labels_but_none(
+    spelled: list[str | tuple[str, dict[str, float]]], expected: float | None
+) -> None:
+    (sure,) = confidences(tokens(*spelled), 1)
+    assert sure == (None if expected is None else pytest.approx(expected))
+
+
+def test_no_confidence_where_severities_and_suspects_do_not_match() -> None:
+    assert confidences(tokens('{"severity":"', "major", '"}'), 2) == [None, None]
+
+
+def test_a_finding_carries_the_confidence_of_its_own_severity() -> None:
+    answer = parse_answer(json.dumps({"suspects": [SUSPECT | {"severity": "none"}, SUSPECT]}))
+    logprobs = tokens(
+        '{"severity":"', ("none", {"none": 0.9, "major": 0.1}), '"},{"severity":"',
+        ("major", {"major": 0.8, "none": 0.2}), '"}',
+    )  # fmt: skip
+    (finding,) = findings("a.py", answer, logprobs)
+    assert finding.confidence == pytest.approx(0.8)
