@@ -1,9 +1,10 @@
 """The student's answer: its JSON schema, a tolerant reading of what came back, and how sure it was.
 
-The student names the likeliest problem places first, says what the code there does, and only then rates it;
-`none` is a rating, so that it never has to choose between an empty list and a false alarm. An answer that breaks
-the schema is an `AnswerError`, whose message goes back to the student once. Nothing is guessed: an unknown
-severity is not mapped to a known one.
+The student names the likeliest problem place, says what the code there does, and only then rates it; `none` is a
+rating, so that it never has to choose between silence and a false alarm. The schema holds the place to lines that
+are there, so that an endpoint with structured output cannot invent code. An answer that breaks the schema is an
+`AnswerError`, whose message goes back to the student once. Nothing is guessed: an unknown severity is not mapped
+to a known one.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -19,9 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bot.domain import Category, Finding, Severity
 
-MAX_SUSPECTS = 3
-"""Most places one answer may name."""
-ANSWER_TOKENS = 700
+ANSWER_TOKENS = 500
 """Room for the longest answer the schema allows, in practice."""
 
 NONE = "none"
@@ -61,14 +60,6 @@ class Suspect(BaseModel):
     suggestion: str | None = Field(default=None, max_length=400)
 
 
-class Answer(BaseModel):
-    """What the student answers to one question."""
-
-    model_config = ConfigDict(frozen=True)
-
-    suspects: tuple[Suspect, ...] = Field(max_length=MAX_SUSPECTS)
-
-
 class Verdict(BaseModel):
     """What the student answers to the second look at one finding."""
 
@@ -91,36 +82,41 @@ def _object(**properties: object) -> dict[str, object]:
     }
 
 
-ANSWER_SCHEMA = _object(
-    suspects={
-        "type": "array",
-        "minItems": 1,
-        "maxItems": MAX_SUSPECTS,
-        "items": _object(
-            line={"type": "integer", "minimum": 1, "maximum": 9_999_999},
-            quote=_string(200),
-            explanation=_string(400),
-            severity={"enum": list(SEVERITY_LABELS)},
-            category={"enum": [category.value for category in Category]},
-            title=_string(80),
-            suggestion={"anyOf": [_string(400), {"type": "null"}]},
-        ),
-    }
-)
-"""Written by hand, not by pydantic: every string, number and array is bounded, because a small model that may
-write for ever does, and no keyword is used that vLLM's grammar does not know.
-"""
+QUOTE_CHARACTERS = 160
+"""A longer line is quoted by its beginning."""
+
+
+def answer_schema(places: Mapping[int, str]) -> dict[str, object]:
+    """Make the schema of an answer about these lines.
+
+    Written by hand, not by pydantic: every string and number is bounded, because a small model that may write for
+    ever does, and no keyword is used that vLLM's grammar does not know.
+
+    Args:
+        places: the lines that a finding may stand on, by number; not empty.
+    """
+    quotes = dict.fromkeys(text.strip()[:QUOTE_CHARACTERS] for text in places.values())
+    return _object(
+        line={"enum": list(places)},
+        quote={"enum": list(quotes)},
+        explanation=_string(400),
+        severity={"enum": list(SEVERITY_LABELS)},
+        category={"enum": [category.value for category in Category]},
+        title=_string(80),
+        suggestion={"anyOf": [_string(400), {"type": "null"}]},
+    )
+
 
 VERDICT_SCHEMA = _object(reason=_string(300), real={"enum": ["yes", "no"]})
 
 
-def parse_answer(text: str) -> Answer:
+def parse_answer(text: str) -> Suspect:
     """Read the answer to a review question.
 
     Raises:
         AnswerError: it is not JSON, or not of the schema.
     """
-    return _parse(Answer, text)
+    return _parse(Suspect, text)
 
 
 def parse_verdict(text: str) -> Verdict:
@@ -132,36 +128,33 @@ def parse_verdict(text: str) -> Verdict:
     return _parse(Verdict, text)
 
 
-def findings(path: str, answer: Answer, logprobs: Sequence[TokenLogprob] | None) -> list[Finding]:
-    """Turn the suspects that were rated worse than `none` into findings, each with the student's confidence."""
-    sure = confidences(logprobs, len(answer.suspects)) if logprobs else [None] * len(answer.suspects)
-    return [
-        Finding(
-            file=path,
-            line=suspect.line,
-            end_line=suspect.line,
-            severity=Severity(suspect.severity),
-            category=suspect.category,
-            title=suspect.title.strip(),
-            explanation=suspect.explanation.strip(),
-            quote=suspect.quote,
-            suggestion=suspect.suggestion,
-            confidence=confidence,
-        )
-        for suspect, confidence in zip(answer.suspects, sure, strict=True)
-        if suspect.severity != NONE
-    ]
+def finding(path: str, suspect: Suspect, logprobs: Sequence[TokenLogprob] | None) -> Finding | None:
+    """Turn a suspect that was rated worse than `none` into a finding with the student's confidence."""
+    if suspect.severity == NONE:
+        return None
+    return Finding(
+        file=path,
+        line=suspect.line,
+        end_line=suspect.line,
+        severity=Severity(suspect.severity),
+        category=suspect.category,
+        title=suspect.title.strip(),
+        explanation=suspect.explanation.strip(),
+        quote=suspect.quote,
+        suggestion=suspect.suggestion,
+        confidence=confidence(logprobs) if logprobs else None,
+    )
 
 
 # An unescaped "severity" before a colon can only be a key: inside a JSON string its quotes would be escaped.
 _SEVERITY_VALUE = re.compile(r'(?<!\\)"severity"\s*:\s*"')
 
 
-def confidences(logprobs: Sequence[TokenLogprob], expected: int) -> list[float | None]:
-    """How sure the student was, at each severity it wrote, that there is a problem at all: 1 - P(none).
+def confidence(logprobs: Sequence[TokenLogprob]) -> float | None:
+    """How sure the student was, where it wrote the severity, that there is a problem at all: 1 - P(none).
 
-    The probability is that of the label's first token among its rivals that begin a label. Nothing is told
-    (None for each) when the severities in the tokens are not as many as `expected`.
+    The probability is that of the label's first token among its rivals that begin a label. None: the tokens hold
+    no severity, or more than one.
     """
     starts: list[int] = []
     text = ""
@@ -169,14 +162,10 @@ def confidences(logprobs: Sequence[TokenLogprob], expected: int) -> list[float |
         starts.append(len(text))
         text += token.token
     places = [match.end() for match in _SEVERITY_VALUE.finditer(text)]
-    if len(places) != expected:
-        return [None] * expected
-    return [_problem_mass(logprobs, starts, text, place) for place in places]
+    return _problem_mass(logprobs, starts, text, places[0]) if len(places) == 1 else None
 
 
-def _problem_mass(
-    logprobs: Sequence[TokenLogprob], starts: Sequence[int], text: str, place: int
-) -> float | None:
+def _problem_mass(logprobs: Sequence[TokenLogprob], starts: Sequence[int], text: str, place: int) -> float | None:
     index = max(number for number, start in enumerate(starts) if start <= place)
     lead = text[starts[index] : place]  # the token may begin before the label, as `"none` does
     mass = dict.fromkeys(SEVERITY_LABELS, 0.0)

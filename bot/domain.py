@@ -80,9 +80,8 @@ class Finding:
     def fingerprint(self) -> str:
         """Sixteen hex digits of path, white-space-free quote and category: it survives a rebase."""
         code = "".join(self.quote.split())
-        return hashlib.sha256("\0".join((self.file, code, self.category)).encode("utf-8", "replace")).hexdigest()[
-            :16
-        ]
+        identity = f"{self.file}\0{code}\0{self.category}"
+        return hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class HiddenReason(enum.StrEnum):

@@ -172,12 +172,7 @@ def patch_change(folder: Path, patch: bytes) -> LocalChange:
     def read_file(path: str) -> str | None:
         text = _working_file(root, path)
         lines = [] if text is None else text.split("\n")
-        wanted = {
-            number: line.text
-            for file in files
-            if file.path == path
-            for number, line in file.new_lines.items()
-        }
+        wanted = {number: line.text for file in files if file.path == path for number, line in file.new_lines.items()}
         there = {number: lines[number - 1].removesuffix("\r") for number in wanted if number <= len(lines)}
         return text if wanted and wanted == there else None
 
@@ -386,9 +381,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
             check=False,
         )
     except FileNotFoundError:
-        raise GitError(
-            "git is not installed, or not in PATH: install it (for example `apt install git`)"
-        ) from None
+        raise GitError("git is not installed, or not in PATH: install it (for example `apt install git`)") from None
 
 
 def _line(folder: Path, *arguments: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Literal, TypedDict
 
 import jinja2
 
-from bot.diff import Line
+from bot.diff import Line, LineKind
 from bot.domain import Finding
 
 
@@ -61,6 +61,18 @@ class Part:
     after: tuple[str, ...] = ()
 
     @property
+    def places(self) -> dict[int, str]:
+        """The lines that a finding about this part may stand on: the added ones, or the others where none is added.
+
+        Lines without a letter or digit say nothing and stand in only where there is no other.
+        """
+        for wanted in (LineKind.ADDED, LineKind.CONTEXT):
+            lines = {line.new: line.text for line in self.lines if line.kind is wanted and line.new is not None}
+            if telling := {number: text for number, text in lines.items() if any(map(str.isalnum, text))}:
+                return telling
+        return {line.new: line.text for line in self.lines if line.new is not None}
+
+    @property
     def first(self) -> int:
         """First commentable line."""
         return next((line.new for line in self.lines if line.new is not None), 0)
@@ -88,9 +100,7 @@ def annotate(part: Part) -> str:
     """
     around = f"{'':>{_GUTTER}}   "
     rows = [around + text for text in part.before]
-    rows += [
-        f"{'' if line.new is None else line.new:>{_GUTTER}} {line.kind} {line.text}" for line in part.lines
-    ]
+    rows += [f"{'' if line.new is None else line.new:>{_GUTTER}} {line.kind} {line.text}" for line in part.lines]
     rows += [around + text for text in part.after]
     return "\n".join(row.rstrip() for row in rows)
 

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.answer import (
-    ANSWER_SCHEMA,
-    MAX_SUSPECTS,
+    QUOTE_CHARACTERS,
     SEVERITY_LABELS,
     VERDICT_SCHEMA,
     AnswerError,
     Suspect,
     TokenLogprob,
     Verdict,
-    confidences,
-    findings,
+    answer_schema,
+    confidence,
+    finding,
     parse_answer,
     parse_verdict,
 )
@@ -30,15 +30,22 @@ SUSPECT = {
     "title": "Injection",
     "suggestion": None,
 }
-WHOLE = json.dumps({"suspects": [SUSPECT]})
+WHOLE = json.dumps(SUSPECT)
 
 
 def test_the_schema_asks_for_what_the_model_reads() -> None:
-    suspects = ANSWER_SCHEMA["properties"]["suspects"]  # type: ignore[index]
-    assert list(suspects["items"]["properties"]) == list(Suspect.model_fields)
-    assert suspects["maxItems"] == MAX_SUSPECTS
+    properties = answer_schema({12: "x"})["properties"]
+    assert isinstance(properties, dict)
+    assert list(properties) == list(Suspect.model_fields)
+    assert properties["severity"]["enum"] == list(SEVERITY_LABELS)
     assert list(VERDICT_SCHEMA["properties"]) == list(Verdict.model_fields)  # type: ignore[call-overload]
-    assert suspects["items"]["properties"]["severity"]["enum"] == list(SEVERITY_LABELS)
+
+
+def test_the_schema_holds_the_place_to_the_lines_that_are_there() -> None:
+    properties = answer_schema({12: "    x = 1", 14: "x = 1", 15: "y" * 5_000})["properties"]
+    assert isinstance(properties, dict)
+    assert properties["line"] == {"enum": [12, 14, 15]}
+    assert properties["quote"] == {"enum": ["x = 1", "y" * QUOTE_CHARACTERS]}
 
 
 @pytest.mark.parametrize(
@@ -48,13 +55,12 @@ def test_the_schema_asks_for_what_the_model_reads() -> None:
         f"Sure, here it is:\n```json\n{WHOLE}\n```\nAnything else?",
         f"```\n{WHOLE}\n```",
         f"The code is {{odd}}. {WHOLE} That is all.",
-        json.dumps({"suspects": [SUSPECT | {"severity": " Major ", "line": "12", "extra": 1}]}),
-        json.dumps({"suspects": [{key: value for key, value in SUSPECT.items() if key != "suggestion"}]}),
+        json.dumps(SUSPECT | {"severity": " Major ", "line": "12", "extra": 1}),
+        json.dumps({key: value for key, value in SUSPECT.items() if key != "suggestion"}),
     ],
 )
 def test_reads_an_answer_also_from_endpoints_without_structured_output(text: str) -> None:
-    answer = parse_answer(text)
-    assert answer.suspects == (Suspect.model_validate(SUSPECT),)
+    assert parse_answer(text) == Suspect.model_validate(SUSPECT)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +73,12 @@ def test_reads_an_answer_also_from_endpoints_without_structured_output(text: str
         ("[" * 50_000 + "{", "broken or cut off"),
         ("[]", "valid dictionary"),
         ('"suspects"', "valid dictionary"),
-        ("{}", "suspects: Field required"),
-        (json.dumps({"suspects": [SUSPECT | {"severity": "blocker"}]}), "suspects.0.severity"),
-        (json.dumps({"suspects": [SUSPECT | {"line": -4}]}), "suspects.0.line"),
-        (json.dumps({"suspects": [SUSPECT | {"title": "x" * 5_000}]}), "suspects.0.title"),
-        (json.dumps({"suspects": [SUSPECT] * 10_000}), "suspects: Tuple should have at most 3 items"),
-        ('{"suspects": ' + "9" * 5_000 + "}", "broken or cut off"),
+        ("{}", "line: Field required"),
+        (json.dumps(SUSPECT | {"severity": "blocker"}), "severity: Input should be"),
+        (json.dumps(SUSPECT | {"line": -4}), "line: Input should be"),
+        (json.dumps(SUSPECT | {"title": "x" * 5_000}), "title: String should have at most"),
+        (json.dumps([SUSPECT] * 10_000), "valid dictionary"),
+        ('{"line": ' + "9" * 5_000 + "}", "broken or cut off"),
     ],
 )
 def test_refuses_what_is_no_answer_and_says_why(text: str, fault: str) -> None:
@@ -94,12 +100,13 @@ def test_reads_a_verdict() -> None:
         parse_verdict('{"reason": "", "real": "perhaps"}')
 
 
-def test_suspects_rated_none_are_no_findings() -> None:
-    answer = parse_answer(json.dumps({"suspects": [SUSPECT | {"severity": "none"}, SUSPECT]}))
-    (finding,) = findings("a.py", answer, None)
-    assert (finding.file, finding.line, finding.end_line) == ("a.py", 12, 12)
-    assert (finding.severity, finding.category) == (Severity.MAJOR, Category.SECURITY)
-    assert finding.confidence is None
+def test_a_suspect_rated_none_is_no_finding() -> None:
+    assert finding("a.py", Suspect.model_validate(SUSPECT | {"severity": "none"}), None) is None
+    found = finding("a.py", Suspect.model_validate(SUSPECT), None)
+    assert found
+    assert (found.file, found.line, found.end_line) == ("a.py", 12, 12)
+    assert (found.severity, found.category) == (Severity.MAJOR, Category.SECURITY)
+    assert found.confidence is None
 
 
 def tokens(*spelled: str | tuple[str, dict[str, float]]) -> list[TokenLogprob]:
@@ -127,19 +134,17 @@ def tokens(*spelled: str | tuple[str, dict[str, float]]) -> list[TokenLogprob]:
 def test_confidence_is_the_mass_of_all_labels_but_none(
     spelled: list[str | tuple[str, dict[str, float]]], expected: float | None
 ) -> None:
-    (sure,) = confidences(tokens(*spelled), 1)
+    sure = confidence(tokens(*spelled))
     assert sure == (None if expected is None else pytest.approx(expected))
 
 
-def test_no_confidence_where_severities_and_suspects_do_not_match() -> None:
-    assert confidences(tokens('{"severity":"', "major", '"}'), 2) == [None, None]
+@pytest.mark.parametrize("text", ["no severity at all", '{"severity":"none","severity":"major"}'])
+def test_no_confidence_where_the_tokens_do_not_hold_one_severity(text: str) -> None:
+    assert confidence(tokens(text)) is None
 
 
-def test_a_finding_carries_the_confidence_of_its_own_severity() -> None:
-    answer = parse_answer(json.dumps({"suspects": [SUSPECT | {"severity": "none"}, SUSPECT]}))
-    logprobs = tokens(
-        '{"severity":"', ("none", {"none": 0.9, "major": 0.1}), '"},{"severity":"',
-        ("major", {"major": 0.8, "none": 0.2}), '"}',
-    )  # fmt: skip
-    (finding,) = findings("a.py", answer, logprobs)
-    assert finding.confidence == pytest.approx(0.8)
+def test_a_finding_carries_the_confidence_of_its_severity() -> None:
+    logprobs = tokens('{"severity":"', ("major", {"major": 0.8, "none": 0.2}), '"}')
+    found = finding("a.py", Suspect.model_validate(SUSPECT), logprobs)
+    assert found
+    assert found.confidence == pytest.approx(0.8)

@@ -182,9 +182,7 @@ def test_git_says_what_happened(patch: str, old: str | None, new: str | None, ch
         ("--- x.orig\n+++ x\n@@ -1 +1 @@\n-a\n+b\n", "x.orig", "x", Change.MODIFIED),
     ],
 )
-def test_a_plain_diff_says_it_by_names_and_ranges(
-    patch: str, old: str | None, new: str | None, change: Change
-) -> None:
+def test_a_plain_diff_says_it_by_names_and_ranges(patch: str, old: str | None, new: str | None, change: Change) -> None:
     file = one("diff -u old new\n" + patch)
     assert (file.old_path, file.new_path, file.change, file.unreadable) == (old, new, change, None)
 
@@ -244,9 +242,7 @@ def test_the_largest_file_is_read() -> None:
     assert one("--- a/x\n+++ b/x\n@@ -0,0 +1,20000 @@\n" + "+\n" * 20_000).line_count == 20_000
 
 
-@pytest.mark.parametrize(
-    "piece", ["Binary files ", " and ", '"', "\\", "Submodule ", "a b/ ", "diff --git a/", "1"]
-)
+@pytest.mark.parametrize("piece", ["Binary files ", " and ", '"', "\\", "Submodule ", "a b/ ", "diff --git a/", "1"])
 def test_a_line_of_a_megabyte_costs_little(piece: str) -> None:
     began = time.process_time()
     for start in ("diff --git ", "Binary files ", "Submodule x ", "--- ", "@@ -", "diff --cc "):
@@ -257,9 +253,7 @@ def test_a_line_of_a_megabyte_costs_little(piece: str) -> None:
 # --- lines are split at "\n" only, and never taken for headers inside a hunk ---
 
 
-@pytest.mark.parametrize(
-    "odd", ["\f", "\u2028", "\u2029", "\x85", "\x1c", "\x1d", "\x1e", "\v", "\r", "\0", "\ufffd"]
-)
+@pytest.mark.parametrize("odd", ["\f", "\u2028", "\u2029", "\x85", "\x1c", "\x1d", "\x1e", "\v", "\r", "\0", "\ufffd"])
 def test_odd_characters_stay_inside_their_line(odd: str) -> None:
     file = one(f"--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n-a{odd}b\n+c{odd}d\n {odd}e\n")
     assert texts(file) == [f"-a{odd}b", f"+c{odd}d", f" {odd}e"]
@@ -276,9 +270,7 @@ def test_empty_context_lines_may_have_lost_their_blank() -> None:
     assert texts(one("--- a/x\n+++ b/x\n@@ -1,4 +1,4 @@\n\n-a\n+b\n\r\n c")) == [" ", "-a", "+b", " ", " c"]
 
 
-@pytest.mark.parametrize(
-    "mark", ["\\ No newline at end of file", "\\ Kein Zeilenumbruch am Dateiende.", "\\ "]
-)
+@pytest.mark.parametrize("mark", ["\\ No newline at end of file", "\\ Kein Zeilenumbruch am Dateiende.", "\\ "])
 def test_the_mark_of_a_missing_newline_is_no_line(mark: str) -> None:
     file, following = parse(
         f"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n{mark}\n+b\n{mark}\n--- a/y\n+++ b/y\n@@ -1 +1 @@\n-a\n+b\n"
@@ -338,9 +330,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("start", ["", "diff --git a/z b/z\nindex 1..2 100644\n", "Index: z\n=====\n"])
 @pytest.mark.parametrize(("hunks", "where", "why"), BROKEN)
-def test_a_broken_file_names_its_line_and_the_next_is_read(
-    hunks: str, where: str, why: str, start: str
-) -> None:
+def test_a_broken_file_names_its_line_and_the_next_is_read(hunks: str, where: str, why: str, start: str) -> None:
     file, following = parse(
         f"--- a/x\n+++ b/x\n{hunks}{start}--- a/z\n+++ b/z\n@@ -1 +1 @@ {'' if start else 'x'}\n-a\n+b\n"
     )
@@ -365,9 +355,7 @@ def test_a_broken_file_names_its_line_and_the_next_is_read(
     ],
 )
 @pytest.mark.parametrize("names", ["", "--- a/q\n+++ b/q\n"])
-def test_bare_hunks_take_their_paths_from_outside(
-    old: str | None, new: str | None, change: Change, names: str
-) -> None:
+def test_bare_hunks_take_their_paths_from_outside(old: str | None, new: str | None, change: Change, names: str) -> None:
     file = parse_file(names + "@@ -1 +1 @@\n-a\n+b\n@@ -7 +7 @@\n-c\n+d\n", old_path=old, new_path=new)
     assert (file.old_path, file.new_path, file.change) == (old, new, change)
     assert texts(file) == ["-a", "+b", "-c", "+d"]
@@ -486,9 +474,7 @@ def test_a_diff_by_difflib_gives_the_new_text(pair: tuple[list[str], list[str]],
 
 @given(edits(), st.data())
 @settings(deadline=None, max_examples=150)
-def test_a_broken_file_leaves_the_files_around_it_alone(
-    pair: tuple[list[str], list[str]], data: st.DataObject
-) -> None:
+def test_a_broken_file_leaves_the_files_around_it_alone(pair: tuple[list[str], list[str]], data: st.DataObject) -> None:
     before, middle, behind = (
         [
             f"diff --git a/{name} b/{name}",
@@ -497,9 +483,7 @@ def test_a_broken_file_leaves_the_files_around_it_alone(
         for name, texts in (("x", (["1"], ["2"])), ("y", pair), ("z", (["3"], ["-- a", "++ b"])))
     )
     at = data.draw(st.integers(1, len(middle)))
-    middle[at : at + data.draw(st.integers(0, 2))] = data.draw(
-        st.lists(st.sampled_from(ODD_LINES), max_size=2)
-    )
+    middle[at : at + data.draw(st.integers(0, 2))] = data.draw(st.lists(st.sampled_from(ODD_LINES), max_size=2))
     first, *_, last = parse("\n".join([*before, *middle, *behind]))
     assert first == one("\n".join(before))
     assert last == one("\n".join(behind))

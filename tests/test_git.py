@@ -414,9 +414,7 @@ def test_a_deleted_file_has_no_text(branched: Repo) -> None:
 def test_nothing_outside_the_folder_is_read(branched: Repo, path: str) -> None:
     outside = branched.folder.parent
     for place in ("outside", "repo/.git/config", "repo/big", "repo/bin"):
-        (outside / place).write_text(
-            "secret\n" + "\0" * (place == "repo/bin") + "x" * (1 << 20) * ("big" in place)
-        )
+        (outside / place).write_text("secret\n" + "\0" * (place == "repo/bin") + "x" * (1 << 20) * ("big" in place))
     (branched.folder / "link").symlink_to(outside / "outside")
     (branched.folder / "linked").symlink_to(outside)
     (branched.folder / "fold").mkdir()

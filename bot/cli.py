@@ -1,0 +1,122 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bot.local.cli import app as student_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Reviews code changes with a small model that your team runs itself.",
+)
+app.add_typer(student_app, name="student")
+
+
+class Threshold(StrEnum):
+    """The severities as words of the command line."""
+
+    trivial = "trivial"
+    minor = "minor"
+    major = "major"
+    critical = "critical"
+
+
+class Format(StrEnum):
+    """What `apprentice review` can print."""
+
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+    sarif = "sarif"
+    codequality = "codequality"
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer calls it with the flag
+    if wanted:
+        from bot import __version__  # noqa: PLC0415 -- as every command: only when it is asked for
+
+        typer.echo(f"apprentice {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def apprentice(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Reviews code changes with a small model that your team runs itself."""
+
+
+@app.command()
+def review(
+    *,
+    rev_range: Annotated[
+        str | None, typer.Option("--range", metavar="A..B", help="Review these commits, for example main..HEAD.")
+    ] = None,
+    staged: Annotated[bool, typer.Option("--staged", help="Review what `git commit` would commit.")] = False,
+    patch: Annotated[
+        str | None, typer.Option("--patch", metavar="FILE", help="Review a diff from a file, or from stdin with `-`.")
+    ] = None,
+    severity: Annotated[
+        Threshold | None, typer.Option("--severity", help="Lowest severity to show; the policy's otherwise.")
+    ] = None,
+    output_format: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    fail_on: Annotated[
+        Threshold | None,
+        typer.Option("--fail-on", help="Exit with 1 when a finding of this severity or worse is shown."),
+    ] = None,
+    show_hidden: Annotated[
+        bool, typer.Option("--show-hidden", help="Print hidden findings too, each with its reason.")
+    ] = False,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", metavar="NAME", help="Let this LoRA adapter answer.")
+    ] = None,
+    explain_config: Annotated[
+        bool, typer.Option("--explain-config", help="Print the settings and the policy in force, and stop.")
+    ] = False,
+) -> None:
+    """Review what is not merged yet and print severity-rated findings.
+
+    Without an option, reviews the commits of the current branch that its target branch lacks. The repository's
+    own wishes stand in .apprentice.yml on the target branch.
+
+    Exit codes: 0 done; 1 done, and --fail-on was reached; 2 the input, the settings or the command line are
+    wrong; 3 the student could not be reached, or a part of the review is missing (what there is, is printed).
+    """
+    if sum((rev_range is not None, staged, patch is not None)) > 1:
+        raise typer.BadParameter("--range, --staged and --patch exclude each other")
+    from bot import review_command  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot.domain import Severity  # noqa: PLC0415 -- the same
+
+    options = review_command.Options(
+        folder=Path.cwd(),
+        rev_range=rev_range,
+        staged=staged,
+        patch=patch,
+        threshold=Severity(severity) if severity else None,
+        output_format=output_format.value,
+        fail_on=Severity(fail_on) if fail_on else None,
+        show_hidden=show_hidden,
+        adapter=adapter,
+    )
+    raise typer.Exit(review_command.explain(options) if explain_config else review_command.run(options))
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends with 130 and without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr] -- a terminal without UTF-8 still gets text
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

@@ -1,0 +1,23 @@
+"""Invoices of a customer."""
+
+import sqlite3
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Invoice:
+    number: int
+    customer: str
+    cents: int
+
+
+def open_invoices(db: sqlite3.Connection) -> list[Invoice]:
+    rows = db.execute("SELECT number, customer, cents FROM invoices WHERE paid = 0 ORDER BY number")
+    return [Invoice(*row) for row in rows]
+
+
+def total_cents(invoices: list[Invoice]) -> int:
+    total = 0
+    for invoice in invoices:
+        total += invoice.cents
+    return total

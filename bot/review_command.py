@@ -1,0 +1,206 @@
+"""`apprentice review`: from the command line's options to an exit code.
+
+The one place where git, the settings, the policy, the student and the printed report come together.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from bot import git, report, settings, terminal
+from bot.answer import ANSWER_TOKENS
+from bot.diff import DiffError
+from bot.domain import Review, Severity
+from bot.local.state import running
+from bot.plan import Room
+from bot.policy import Policy, PolicyError, parse_policy
+from bot.review import Outcome, Speaker, prepare, review
+from bot.student import Student, StudentError
+from bot.tokens import DEFAULT_CONTEXT_TOKENS, TokenizerError, token_counter
+
+POLICY_FILE = ".apprentice.yml"
+
+DONE, FAIL_ON_REACHED, WRONG_INPUT, INCOMPLETE = range(4)
+"""The exit codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for; at most one of `rev_range`, `staged` and `patch` is set."""
+
+    folder: Path
+    rev_range: str | None = None
+    staged: bool = False
+    patch: str | None = None
+    threshold: Severity | None = None
+    output_format: Literal["text", "json", "markdown", "sarif", "codequality"] = "text"
+    fail_on: Severity | None = None
+    show_hidden: bool = False
+    adapter: str | None = None
+
+    @property
+    def overrides(self) -> dict[str, object]:
+        """The settings that the command line sets."""
+        return {"student_adapter": self.adapter}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the student is, as the settings or the student that runs on this machine tell."""
+
+    url: str
+    key: str | None
+    model: str | None
+    tokenizer: Path | None
+
+
+class NoStudentError(RuntimeError):
+    """Neither do the settings name a student nor does one run here."""
+
+
+def run(options: Options) -> int:
+    """Review and print; returns the exit code."""
+    try:
+        chosen = settings.load(options.overrides)
+        change = _change(options)
+        policy, _ = _policy(options, change)
+        endpoint = _endpoint(chosen)
+        outcome = asyncio.run(_review(change, policy, chosen, endpoint))
+    except NoStudentError as error:
+        return _complain(error, INCOMPLETE)
+    except (settings.SettingsError, git.GitError, DiffError, PolicyError, TokenizerError, OSError) as error:
+        return _complain(error, WRONG_INPUT)
+    if change.note:
+        _say(f"note: {change.note}")
+    for error in outcome.errors:
+        _say(f"error: {error}")
+    _print(outcome.review, options)
+    return _exit_code(outcome.review, options.fail_on)
+
+
+def explain(options: Options) -> int:
+    """Print every setting and every wish of the policy with its value and where it came from."""
+    try:
+        rows = settings.explain(options.overrides)
+        policy, origin = _policy(options, _change(options))
+    except (settings.SettingsError, git.GitError, DiffError, PolicyError, OSError) as error:
+        return _complain(error, WRONG_INPUT)
+    table = Table("", "value", "from", box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(row.name, terminal.printable(row.value), terminal.printable(row.origin))
+    for name in Policy.model_fields:
+        given = name in policy.model_fields_set
+        override = name == "severity" and options.threshold is not None
+        table.add_row(
+            f"policy: {name}",
+            terminal.printable(str(getattr(policy, name))),
+            "command line" if override else origin if given else "default",
+        )
+    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    return DONE
+
+
+def _change(options: Options) -> git.LocalChange:
+    if options.patch is not None:
+        raw = sys.stdin.buffer.read() if options.patch == "-" else Path(options.patch).read_bytes()
+        return git.patch_change(options.folder, raw)
+    if options.staged:
+        return git.staged_change(options.folder)
+    if options.rev_range is not None:
+        return git.range_change(options.folder, options.rev_range)
+    return git.branch_change(options.folder)
+
+
+def _policy(options: Options, change: git.LocalChange) -> tuple[Policy, str]:
+    """Read the policy from where the change goes to, never from the change itself; says where that is."""
+    text = git.read_at(options.folder, change.base, POLICY_FILE)
+    policy = parse_policy(text or "", name=POLICY_FILE)
+    if options.threshold is not None:
+        rules = tuple(rule.model_copy(update={"severity": None}) for rule in policy.paths)
+        policy = policy.model_copy(update={"severity": options.threshold, "paths": rules})
+    return policy, f"{POLICY_FILE} at {change.base}"
+
+
+def _endpoint(chosen: settings.Settings) -> Endpoint:
+    if chosen.student_url is not None:
+        key = chosen.student_api_key.get_secret_value() if chosen.student_api_key else None
+        return Endpoint(chosen.student_url, key, chosen.student_model, chosen.student_tokenizer)
+    local = running(chosen.state_dir)
+    if local is None:
+        raise NoStudentError(
+            "no student is running on this machine. Start one with `apprentice student start`, or name an "
+            "OpenAI-compatible endpoint: APPRENTICE_STUDENT_URL=http://host:8000/v1"
+        )
+    return Endpoint(local.url, local.key, chosen.student_model or local.model, local.tokenizer)
+
+
+async def _review(change: git.LocalChange, policy: Policy, chosen: settings.Settings, endpoint: Endpoint) -> Outcome:
+    async with Student(
+        endpoint.url,
+        key=endpoint.key,
+        model=endpoint.model,
+        adapter=chosen.student_adapter,
+        ca_file=chosen.student_ca_file,
+        timeout_seconds=chosen.student_timeout_seconds,
+        retries=chosen.student_retries,
+    ) as student:
+        model, context = endpoint.model or "unknown", chosen.student_context_tokens
+        try:
+            base = await student.base()
+            model, context = base.id, context or base.max_model_len
+        except StudentError:
+            pass  # the first question meets the same error, and is reported with what it costs
+        room = Room(
+            tokens=(context or DEFAULT_CONTEXT_TOKENS) - 2 * ANSWER_TOKENS,  # twice: a repair holds an answer
+            count=token_counter(endpoint.tokenizer),
+            requests=chosen.max_requests,
+        )
+        prepared = prepare(change, policy, room)
+        with terminal.progress(enabled=True, total=len(prepared.plan.questions)) as step:
+            outcome = await review(
+                prepared,
+                policy,
+                student,
+                Speaker(model, chosen.student_adapter),
+                concurrency=chosen.student_concurrency,
+                step=step,
+            )
+        for warning in student.warnings:
+            _say(f"warning: {warning}")
+        return outcome
+
+
+def _print(done: Review, options: Options) -> None:
+    if options.output_format == "text":
+        terminal.render(done, show_hidden=options.show_hidden, console=terminal.stdout_console())
+        return
+    formats: dict[str, Callable[[], str]] = {
+        "json": lambda: report.as_json(done),
+        "markdown": lambda: report.as_markdown(done, show_hidden=options.show_hidden),
+        "sarif": lambda: report.as_sarif(done, show_hidden=options.show_hidden),
+        "codequality": lambda: report.as_codequality(done),
+    }
+    sys.stdout.write(formats[options.output_format]())
+
+
+def _exit_code(done: Review, fail_on: Severity | None) -> int:
+    if not done.complete:
+        return INCOMPLETE
+    if fail_on is not None and any(finding.severity >= fail_on for finding in done.shown):
+        return FAIL_ON_REACHED
+    return DONE
+
+
+def _complain(error: Exception, code: int) -> int:
+    _say(f"error: {error}")
+    return code
+
+
+def _say(text: str) -> None:
+    print(terminal.printable_lines(text), file=sys.stderr)  # noqa: T201 -- a command line speaks on stderr

@@ -1,0 +1,81 @@
+"""What more than one test file needs: a real vLLM with a small model, and an adapter for it.
+
+The environment and the model come from the ordinary cache, through the product's own code; the first run makes
+them. One vLLM serves the whole session.
+"""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.local import models, server
+from bot.local.command import Serving
+from bot.local.environment import Device, ensure
+from bot.local.progress import Shown
+from bot.local.state import RunningStudent
+from bot.settings import load
+from tests.vllm_adapter import make_adapter
+
+SMALL = "smollm2-135m-instruct"
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def small_base() -> models.Base:
+    """The converted SmolLM2-135M: it cannot review, and it is enough to see what vLLM does."""
+    cache = load({}).cache_dir
+    with Shown() as progress:
+        return models.fetch(
+            models.manifest()[SMALL],
+            cache_dir=cache,
+            python=lambda: ensure(cache, Device.CPU, progress),
+            progress=progress,
+        )
+
+
+@pytest.fixture(scope="session")
+def vllm_serving(small_base: models.Base) -> Serving:
+    """How the session's vLLM is started."""
+    with Shown() as progress:
+        python = ensure(load({}).cache_dir, Device.CPU, progress)
+    return Serving(
+        python=python,
+        device=Device.CPU,
+        name=small_base.name,
+        folder=small_base.folder,
+        port=free_port(),
+        context=4096,
+    )
+
+
+@pytest.fixture(scope="session")
+def vllm_student(
+    vllm_serving: Serving, small_base: models.Base, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningStudent]:
+    """A running vLLM. Its state folder is that of its log."""
+    state_dir = tmp_path_factory.mktemp("student")
+    with Shown() as progress:
+        yield server.start(
+            vllm_serving,
+            small_base,
+            state_dir=state_dir,
+            cache_dir=load({}).cache_dir,
+            adapters={},
+            progress=progress,
+        )
+        server.stop(state_dir, progress)
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(small_base: models.Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter that makes the small base answer differently."""
+    return make_adapter(tmp_path_factory.mktemp("adapters") / "tiny", small_base.folder, seed=7)
