@@ -156,13 +156,19 @@ def confidence(logprobs: Sequence[TokenLogprob]) -> float | None:
     The probability is that of the label's first token among its rivals that begin a label. None: the tokens hold
     no severity, or more than one.
     """
+    sure = problem_confidences(logprobs)
+    return sure[0] if len(sure) == 1 else None
+
+
+def problem_confidences(logprobs: Sequence[TokenLogprob]) -> list[float | None]:
+    """As `confidence`, for each severity in the tokens."""
     starts: list[int] = []
     text = ""
     for token in logprobs:
         starts.append(len(text))
         text += token.token
-    places = [match.end() for match in _SEVERITY_VALUE.finditer(text)]
-    return _problem_mass(logprobs, starts, text, places[0]) if len(places) == 1 else None
+    places = (match.end() for match in _SEVERITY_VALUE.finditer(text))
+    return [_problem_mass(logprobs, starts, text, place) for place in places]
 
 
 def _problem_mass(logprobs: Sequence[TokenLogprob], starts: Sequence[int], text: str, place: int) -> float | None:

@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -112,11 +113,8 @@ def review(
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends with 130 and without a traceback."""
+    """Run the command line (Ctrl-C ends it with 130, which typer sees to)."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr] -- a terminal without UTF-8 still gets text
-    try:
-        app()
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 still gets text
+    app()

@@ -193,7 +193,7 @@ def _code(content: str) -> str:
 
 # --- the suggestion
 
-# Code cannot be escaped, it would be committed so. GitLab up to 16 knows only blocks between exactly three
+# Code cannot be escaped, it would be committed so. Older GitLabs know only blocks between exactly three
 # backticks when it looks for quick actions, so no line may look like one; what a reader cannot see must not be
 # committed by a click.
 _UNSAFE_CODE = re.compile(

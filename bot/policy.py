@@ -115,9 +115,7 @@ class _Section(BaseModel):
 class PathRule(_Section):
     """Other wishes for the paths that one glob matches."""
 
-    glob: Annotated[
-        _GlobText, Field(description="one glob, for example src/**/*.py"), AfterValidator(_check_rule_glob)
-    ]
+    glob: Annotated[_GlobText, Field(description="one glob, for example src/**/*.py"), AfterValidator(_check_rule_glob)]
     severity: _Severity | None = None
     instructions: _Instructions | None = None
 
@@ -148,12 +146,8 @@ class Policy(_Section):
         description="a language, for example en, de, pt-BR or German",
     )
     instructions: _Instructions = ""
-    ignore: tuple[_Glob, ...] = Field(
-        (), max_length=500, description="a list of globs, for example [docs/, '*.sql']"
-    )
-    include: tuple[_Glob, ...] = Field(
-        (), max_length=500, description="a list of globs, for example [vendor/ours/]"
-    )
+    ignore: tuple[_Glob, ...] = Field((), max_length=500, description="a list of globs, for example [docs/, '*.sql']")
+    include: tuple[_Glob, ...] = Field((), max_length=500, description="a list of globs, for example [vendor/ours/]")
     paths: tuple[PathRule, ...] = Field(
         (), max_length=100, description="a list of rules, each with glob and severity, instructions or both"
     )

@@ -112,18 +112,21 @@ def fence(name: str, text: str) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _sources() -> dict[str, str]:
     folder = resources.files("prompts") / "review"
-    sources = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".jinja")}
+    return {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".jinja")}
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader(sources),
+        loader=jinja2.DictLoader(_sources()),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 -- the output is a prompt, not a page
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["fence"] = lambda text, name: fence(name, text)
-    environment.globals["prompt_sources"] = sources
     return environment
 
 
@@ -134,10 +137,9 @@ def _render(template: str, **values: object) -> str:
 @functools.cache
 def prompt_id() -> str:
     """Twelve hex digits over all review templates: another prompt, another id."""
-    sources = _environment().globals["prompt_sources"]
     digest = hashlib.sha256()
-    for name in sorted(sources):
-        digest.update(f"{name}\0{sources[name]}\0".encode())
+    for name, source in sorted(_sources().items()):
+        digest.update(f"{name}\0{source}\0".encode())
     return digest.hexdigest()[:12]
 
 

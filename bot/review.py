@@ -22,19 +22,13 @@ from bot.answer import (
 )
 from bot.diff import FileDiff
 from bot.domain import Finding, HiddenReason, Judged, NotRead, Review, Usage
+from bot.endpoint import StudentError, StudentRefusedKey, StudentUnreachable, UnknownModel, UntrustedCertificate
 from bot.plan import Plan, Question, Room, plan
 from bot.policy import Policy
 from bot.prompt import Brief, Message, prompt_id, repair_messages, verify_messages
 from bot.redact import redact_many
 from bot.skip import reason_to_skip
-from bot.student import (
-    Reply,
-    StudentError,
-    StudentRefusedKey,
-    StudentUnreachable,
-    UnknownModel,
-    UntrustedCertificate,
-)
+from bot.student import Reply
 from bot.triage import Candidate, triage
 
 FAILURES_IN_A_ROW = 3

@@ -4,7 +4,9 @@ The one place where git, the settings, the policy, the student and the printed r
 """
 
 import asyncio
+import importlib
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,13 @@ from bot import git, report, settings, terminal
 from bot.answer import ANSWER_TOKENS
 from bot.diff import DiffError
 from bot.domain import Review, Severity
+from bot.endpoint import StudentError
 from bot.local.state import running
 from bot.plan import Room
 from bot.policy import Policy, PolicyError, parse_policy
+from bot.redact import scanner
 from bot.review import Outcome, Speaker, prepare, review
-from bot.student import Student, StudentError
+from bot.student import Student
 from bot.tokens import DEFAULT_CONTEXT_TOKENS, TokenizerError, token_counter
 
 POLICY_FILE = ".apprentice.yml"
@@ -66,6 +70,8 @@ class NoStudentError(RuntimeError):
 
 def run(options: Options) -> int:
     """Review and print; returns the exit code."""
+    for load in (scanner, lambda: importlib.import_module("openai")):
+        threading.Thread(target=load, daemon=True).start()  # both take long: meanwhile git says what changed
     try:
         chosen = settings.load(options.overrides)
         change = _change(options)
@@ -78,8 +84,8 @@ def run(options: Options) -> int:
         return _complain(error, WRONG_INPUT)
     if change.note:
         _say(f"note: {change.note}")
-    for error in outcome.errors:
-        _say(f"error: {error}")
+    for failure in outcome.errors:
+        _say(f"error: {failure}")
     _print(outcome.review, options)
     return _exit_code(outcome.review, options.fail_on)
 
@@ -91,7 +97,9 @@ def explain(options: Options) -> int:
         policy, origin = _policy(options, _change(options))
     except (settings.SettingsError, git.GitError, DiffError, PolicyError, OSError) as error:
         return _complain(error, WRONG_INPUT)
-    table = Table("", "value", "from", box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("setting", "value", "from"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(row.name, terminal.printable(row.value), terminal.printable(row.origin))
     for name in Policy.model_fields:
@@ -102,7 +110,8 @@ def explain(options: Options) -> int:
             terminal.printable(str(getattr(policy, name))),
             "command line" if override else origin if given else "default",
         )
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    width = None if sys.stdout.isatty() else 300  # in a pipe nothing is cut
+    Console(width=width, highlight=False, markup=False).print(table)
     return DONE
 
 

@@ -321,7 +321,7 @@ def check_markup(finding: Finding) -> None:
     assert alive(note) == []
     outside = re.sub(r"^(`{3,})suggestion:.*?^\1$", "", note, flags=re.DOTALL | re.MULTILINE)
     for line in outside.split("\n"):
-        assert not plain(line).startswith("/")
+        assert not plain(line.replace("`", "x")).startswith("/")
     assert not re.search(r"^/[A-Za-z]", note, re.MULTILINE)
 
 

@@ -351,9 +351,10 @@ def test_vllm_is_started_again_when_its_worker_is_killed_and_has_its_adapter(
 
 @pytest.mark.vllm
 def test_vllm_finishes_a_request_while_it_stops_and_starts_again(
-    vllm_student: state.RunningStudent, vllm_serving: Serving, small_base: Base
+    vllm_student: state.RunningStudent, vllm_serving: Serving, small_base: Base, tiny_adapter: Path
 ) -> None:
     state_dir, heard = vllm_student.log.parent, Heard()
+    server.add_adapters(vllm_student, state_dir, {"tiny": tiny_adapter})
     with concurrent.futures.ThreadPoolExecutor() as pool:
         answer = pool.submit(chat, vllm_student, vllm_student.model, tokens=150)
         until(lambda: "vllm:num_requests_running{" in running_requests(vllm_student))

@@ -34,9 +34,7 @@ def planned(
 
 def asked_lines(made: Plan) -> set[int]:
     """New-side lines that some question is about."""
-    return {
-        line.new for question in made.questions for line in question.part.lines if line.new is not None
-    }
+    return {line.new for question in made.questions for line in question.part.lines if line.new is not None}
 
 
 def test_a_small_hunk_is_one_question_and_every_line_is_in_it() -> None:
@@ -117,9 +115,7 @@ def test_questions_over_the_limit_are_listed_as_missing() -> None:
 def test_removed_lines_alone_are_listed() -> None:
     made = planned(parse("--- a/a.py\n+++ b/a.py\n@@ -3,2 +2,0 @@\n-x = 1\n-y = 2\n"))
     assert made.questions == ()
-    assert made.not_read == (
-        NotRead("a.py", "removed lines with no line beside them that can take a comment"),
-    )
+    assert made.not_read == (NotRead("a.py", "removed lines with no line beside them that can take a comment"),)
 
 
 def test_removed_lines_too_long_for_the_context_are_named_by_their_old_numbers() -> None:

@@ -1,9 +1,11 @@
+import textwrap
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bot.policy
 from bot.domain import Severity
 from bot.policy import MAX_BYTES, Policy, PolicyError, matching_glob, parse_policy
 
@@ -23,9 +25,7 @@ def problems(text: str) -> list[str]:
     return list(caught.value.problems)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "\n", "# nothing but words\n", "---\n", "---\n...\n", "null", "{}", "\ufeff"]
-)
+@pytest.mark.parametrize("text", ["", "\n", "# nothing but words\n", "---\n", "---\n...\n", "null", "{}", "\ufeff"])
 def test_an_empty_file_gives_the_defaults(text: str) -> None:
     assert parse_policy(text) == Policy()
 
@@ -61,14 +61,12 @@ paths:
 
 
 def test_a_key_without_a_value_keeps_its_default() -> None:
-    assert parse_policy(
-        "ignore:\n  # - docs/\nseverity: ~\npaths:\n- glob: x\n  severity:\n"
-    ) == parse_policy("paths: [{glob: x}]")
+    assert parse_policy("ignore:\n  # - docs/\nseverity: ~\npaths:\n- glob: x\n  severity:\n") == parse_policy(
+        "paths: [{glob: x}]"
+    )
 
 
-@pytest.mark.parametrize(
-    "language", ["en", "de", "pt-BR", "German", "Français", "हिन्दी", "zh-Hans-CN", "US English"]
-)
+@pytest.mark.parametrize("language", ["en", "de", "pt-BR", "German", "Français", "हिन्दी", "zh-Hans-CN", "US English"])
 def test_a_language_is_a_code_or_a_name(language: str) -> None:
     assert parse_policy(f"language: {language}").language == language
 
@@ -139,8 +137,7 @@ def test_a_hostile_glob_takes_no_time(globs: str, path: str) -> None:
 
 ONE_PROBLEM = {
     # unknown and doubled keys
-    "severty: major": '1:1: unknown key "severty" in the policy; did you mean "severity"? Allowed: '
-    + ALLOWED,
+    "severty: major": '1:1: unknown key "severty" in the policy; did you mean "severity"? Allowed: ' + ALLOWED,
     "Max-Findings: 3": '1:1: unknown key "Max-Findings" in the policy; did you mean "max_findings"? '
     f"Allowed: {ALLOWED}",
     "\n\n  zzz: 1": f'3:3: unknown key "zzz" in the policy. Allowed: {ALLOWED}',
@@ -157,8 +154,7 @@ ONE_PROBLEM = {
     # wrong values
     "severity: blocker": f'1:11: severity cannot be "blocker"; it takes {SEVERITIES}',
     "severity: Majr": f'1:11: severity cannot be "Majr"; did you mean "major"? it takes {SEVERITIES}',
-    "severity: on": f"1:11: severity cannot be on; it takes {SEVERITIES}; "
-    f"YAML reads it as true or false {READ_AS}",
+    "severity: on": f"1:11: severity cannot be on; it takes {SEVERITIES}; YAML reads it as true or false {READ_AS}",
     "severity: [major]": f"1:11: severity cannot be a list; it takes {SEVERITIES}",
     "max_findings: 0": "1:15: max_findings cannot be 0; it takes a whole number from 1 to 100",
     "max_findings: 101": "1:15: max_findings cannot be 101; it takes a whole number from 1 to 100",
@@ -166,15 +162,13 @@ ONE_PROBLEM = {
     "max_findings: true": "1:15: max_findings cannot be true; it takes a whole number from 1 to 100",
     "max_findings: '10'": '1:15: max_findings cannot be "10"; it takes a whole number from 1 to 100; '
     "write it without quotes",
-    f"max_findings: {'9' * 5000}": f"1:15: max_findings cannot be {'9' * 40}…; "
-    "it takes a whole number from 1 to 100",
+    f"max_findings: {'9' * 5000}": f"1:15: max_findings cannot be {'9' * 40}…; it takes a whole number from 1 to 100",
     "min_confidence: .nan": "1:17: min_confidence cannot be .nan; it takes a number from 0 to 1",
     "min_confidence: -0.1": "1:17: min_confidence cannot be -0.1; it takes a number from 0 to 1",
     "min_confidence: true": "1:17: min_confidence cannot be true; it takes a number from 0 to 1",
     "verify: maybe": '1:9: verify cannot be "maybe"; it takes true or false',
     "verify: {a: b}": "1:9: verify cannot be keys with values; it takes true or false",
-    "language: no": f"1:11: language cannot be no; it takes {LANGUAGE}; "
-    f"YAML reads it as true or false {READ_AS}",
+    "language: no": f"1:11: language cannot be no; it takes {LANGUAGE}; YAML reads it as true or false {READ_AS}",
     "language: 2024-13-45": f"1:11: language cannot be 2024-13-45; it takes {LANGUAGE}",
     "language: en;": f'1:11: language cannot be "en;"; it takes {LANGUAGE}',
     f"language: {'x' * 41}": f'1:11: language cannot be "{"x" * 40}…"; it takes {LANGUAGE}',
@@ -279,3 +273,9 @@ def test_any_glob_is_refused_or_can_be_used(glob: str, path: str) -> None:
     except ValueError:
         return
     assert matching_glob(policy.ignore, path) in {None, glob}
+
+
+def test_the_example_in_the_docs_can_be_used() -> None:
+    example = textwrap.dedent((bot.policy.__doc__ or "").split("\n\n")[1])
+    policy = parse_policy(example)
+    assert (policy.threshold_for("tests/a.py"), policy.ignore) == (Severity.MAJOR, ("docs/", "*.sql"))

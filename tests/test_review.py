@@ -9,10 +9,11 @@ import pytest
 
 from bot.diff import FileDiff, parse
 from bot.domain import HiddenReason, Severity
+from bot.endpoint import StudentError
 from bot.plan import Room
 from bot.policy import Policy
 from bot.review import Outcome, Speaker, prepare, review
-from bot.student import Student, StudentError
+from bot.student import Student
 from tests.fakes.student import FINE, FakeStudent, Request, Said, serve, suspect
 
 PATCH = """\

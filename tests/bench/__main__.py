@@ -13,19 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
 
 from bot import settings
-from bot.answer import ANSWER_SCHEMA, ANSWER_TOKENS
+from bot.answer import ANSWER_TOKENS, answer_schema
 from bot.diff import parse
 from bot.domain import Usage
 from bot.git import LocalChange, patch_change
 from bot.local.state import running
-from bot.plan import Room
+from bot.plan import Question, Room
 from bot.policy import parse_policy
 from bot.review import Prepared, Speaker, prepare, review
 from bot.student import Student
@@ -74,7 +74,7 @@ def command(*arguments: str, patch: bytes = b"", **environment: str) -> Callable
     known = {name: value for name, value in os.environ.items() if not name.startswith("APPRENTICE_")}
 
     def run() -> None:
-        subprocess.run(  # noqa: S603 -- our own command
+        subprocess.run(
             [str(Path(sys.executable).parent / "apprentice"), *arguments],
             input=patch,
             cwd=folder,
@@ -88,7 +88,7 @@ def command(*arguments: str, patch: bytes = b"", **environment: str) -> Callable
 
 def bench_overhead() -> None:
     """Start-up, and what the bot itself costs beside the student."""
-    python = timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True), 5)  # noqa: S603
+    python = timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True), 5)
     start = timed(command("--help"), 7)
     say("start-up: apprentice --help (median of 7)", f"{start:.2f} s", f"goal <= 0.5 s; python alone {python:.2f} s")
     patch = sample_patch(FILES, LINES)
@@ -191,10 +191,10 @@ async def _bare(prepared: Prepared, url: str, key: str, model: str) -> Pass:
     usages: list[Usage] = []
     async with httpx2.AsyncClient(timeout=900, headers={"authorization": f"Bearer {key}"}) as client:
 
-        async def one(messages: Sequence[object]) -> None:
+        async def one(question: Question) -> None:
             body = {
                 "model": model,
-                "messages": messages,
+                "messages": question.messages,
                 "max_tokens": ANSWER_TOKENS,
                 "temperature": 0,
                 "seed": 0,
@@ -202,7 +202,7 @@ async def _bare(prepared: Prepared, url: str, key: str, model: str) -> Pass:
                 "top_logprobs": 20,
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "answer", "strict": True, "schema": ANSWER_SCHEMA},
+                    "json_schema": {"name": "answer", "strict": True, "schema": answer_schema(question.part.places)},
                 },
             }
             async with gate:
@@ -211,7 +211,7 @@ async def _bare(prepared: Prepared, url: str, key: str, model: str) -> Pass:
             usages.append(Usage(1, told["prompt_tokens"], 0, told["completion_tokens"]))
 
         begun = time.perf_counter()
-        await asyncio.gather(*(one(question.messages) for question in prepared.plan.questions))
+        await asyncio.gather(*(one(question) for question in prepared.plan.questions))
         return Pass(sum(usages, Usage()), time.perf_counter() - begun)
 
 
@@ -219,7 +219,10 @@ async def _cache_counters(url: str, key: str) -> tuple[float, float]:
     async with httpx2.AsyncClient(headers={"authorization": f"Bearer {key}"}) as client:
         text = (await client.get(url.removesuffix("/v1") + "/metrics")).text
     found = [
-        sum(float(value) for value in re.findall(rf"^vllm:prefix_cache_{name}_total{{[^}}]*}} (\S+)$", text, re.M))
+        sum(
+            float(value)
+            for value in re.findall(rf"^vllm:prefix_cache_{name}_total{{[^}}]*}} (\S+)$", text, re.MULTILINE)
+        )
         for name in ("hits", "queries")
     ]
     return found[0], found[1]

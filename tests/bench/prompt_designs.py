@@ -13,22 +13,24 @@ the same on the good twin. *Pairs told apart* is the share of pairs whose bad hu
 import argparse
 import asyncio
 import json
+import math
 import random
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bot import answer, settings
-from bot.answer import ANSWER_SCHEMA, NONE, SEVERITY_LABELS
+from bot import settings
+from bot.answer import ANSWER_TOKENS, NONE, SEVERITY_LABELS, answer_schema, problem_confidences
 from bot.diff import DiffError, FileDiff, LineKind, parse
 from bot.domain import Category, Severity
 from bot.local.state import running
 from bot.prompt import Brief, Message, Part, annotate, fence, review_messages
 from bot.student import Reply, Student
 
+CONCURRENCY = 6
 LANGUAGES = frozenset({"python", "javascript", "typescript", "ruby", "rust", "csharp", "cpp", "go", "java"})
 Schema = dict[str, object]
 
@@ -38,8 +40,8 @@ class Hunk:
     """One labelled hunk; a pair of twins shares its `pair`."""
 
     pair: str
-    bad: bool
     part: Part
+    bad: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,11 @@ class Result:
     """What came of one hunk with one design."""
 
     hunk: Hunk
-    valid: bool
     claims: tuple[Claim, ...]
     score: float
     prompt_tokens: int
     answer_tokens: int
+    valid: bool = True
 
 
 # --- the designs ----------------------------------------------------------------------------------------------
@@ -84,6 +86,10 @@ PLACE = (
     '"line" (number), "quote" (the code of that line, copied exactly), "explanation" (what happens when this code '
     'runs, and whether that is a problem), "severity", "category", "title" (a few words)'
 )
+BALANCED = (
+    '"line" (number), "quote" (the code of that line, copied exactly), "explanation" (what this code does wrong, or '
+    'why it is fine), "severity" ("none" when it is fine), "category", "title" (a few words)'
+)
 CHECKS = ("security", "correctness", "reliability", "maintainability")
 
 
@@ -103,11 +109,13 @@ def _object(**properties: object) -> Schema:
 LINE: Schema = {"type": "integer", "minimum": 1, "maximum": 99_999}
 
 
-def _place(levels: Sequence[str], line: Schema | None = None, **first: Schema) -> Schema:
+def _place(levels: Sequence[str], held: Part | None = None, **first: Schema) -> Schema:
+    """One place with its verdict; `held` holds line and quote to the lines that are there, as what ships does."""
+    there: dict[str, object] = answer_schema(held.places)["properties"] if held else {}  # type: ignore[assignment]
     return _object(
         **first,
-        line=line or LINE,
-        quote=_string(160),
+        line=there.get("line", LINE),
+        quote=there.get("quote", _string(160)),
         explanation=_string(300),
         severity={"enum": list(levels)},
         category={"enum": [category.value for category in Category]},
@@ -116,12 +124,6 @@ def _place(levels: Sequence[str], line: Schema | None = None, **first: Schema) -
 
 
 SEVERITIES = [severity.value for severity in Severity]
-
-
-def _added_line(part: Part) -> Schema:
-    """A line number that can only be one of the added ones."""
-    numbers = [line.new for line in part.lines if line.kind is LineKind.ADDED]
-    return {"enum": numbers} if numbers else LINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,8 @@ def _list_of(key: str) -> Callable[[dict[str, object]], list[dict[str, object]]]
     return places
 
 
-def _list_schema(least: int, levels: Sequence[str], key: str) -> Schema:
-    return _object(**{key: {"type": "array", "minItems": least, "maxItems": 3, "items": _place(levels)}})
+def _list_schema(least: int, levels: Sequence[str], key: str, held: Part | None = None) -> Schema:
+    return _object(**{key: {"type": "array", "minItems": least, "maxItems": 3, "items": _place(levels, held)}})
 
 
 DESIGNS = (
@@ -162,17 +164,24 @@ DESIGNS = (
         lambda document: [document],
     ),
     Design(
-        "the same, `line` held to the added lines by the grammar",
+        "the same, the place held to lines that are there",
         f"{WITH_NONE}Answer with JSON about the added line that is most likely to be a problem: {PLACE}.",
-        lambda part: _place(SEVERITY_LABELS, _added_line(part)),
+        lambda part: _place(SEVERITY_LABELS, part),
         lambda document: [document],
     ),
     Design(
-        "what changed, then place and verdict, `line` held to the added lines",
+        "what changed, then place and verdict, place held",
         f'{WITH_NONE}Answer with JSON: "change" (what the added lines do differently from the removed ones), then '
         f"about the added line that is most likely to be a problem: {PLACE}.",
-        lambda part: _place(SEVERITY_LABELS, _added_line(part), change=_string(200)),
+        lambda part: _place(SEVERITY_LABELS, part, change=_string(200)),
         lambda document: [document],
+    ),
+    Design(
+        "one to three likeliest places with verdicts, places held",
+        f'{WITH_NONE}Answer with JSON: {{"suspects": [...]}}: the one to three places that are most likely to be a '
+        f"problem, the likeliest first. Each: {BALANCED}.",
+        lambda part: _list_schema(1, SEVERITY_LABELS, "suspects", part),
+        _list_of("suspects"),
     ),
     Design(
         "checklist: four categories, each with reason and verdict",
@@ -221,24 +230,20 @@ async def _ask_in_two_steps(hunk: Hunk, student: Student) -> Result:
         {"role": "user", "content": f"Where is it and what? Answer with JSON: {PLACE}."},
     ]
     if '"no"' in first.text:
-        return Result(hunk, True, (), _yes(first), first.usage.prompt_tokens, first.usage.completion_tokens)
+        return Result(hunk, (), _yes(first), first.usage.prompt_tokens, first.usage.completion_tokens)
     second = _result(
         hunk, await student.ask(messages, schema=_place(SEVERITIES), max_tokens=500), lambda document: [document]
     )
-    return Result(
-        hunk,
-        second.valid,
-        second.claims,
-        _yes(first),
-        first.usage.prompt_tokens + second.prompt_tokens,
-        first.usage.completion_tokens + second.answer_tokens,
+    return replace(
+        second,
+        score=_yes(first),
+        prompt_tokens=first.usage.prompt_tokens + second.prompt_tokens,
+        answer_tokens=first.usage.completion_tokens + second.answer_tokens,
     )
 
 
 def _yes(reply: Reply) -> float:
     """P(yes) at the token that says it."""
-    import math  # noqa: PLC0415
-
     for token in reply.logprobs or ():
         shares = {word.strip('"'): math.exp(logprob) for word, logprob in token.top}
         if token.token.strip('"') in {"yes", "no"}:
@@ -248,8 +253,8 @@ def _yes(reply: Reply) -> float:
 
 async def _ask_shipped(hunk: Hunk, student: Student) -> Result:
     messages = review_messages(hunk.part, Brief())
-    reply = await student.ask(messages, schema=ANSWER_SCHEMA, max_tokens=answer.ANSWER_TOKENS)
-    return _result(hunk, reply, _list_of("suspects"))
+    reply = await student.ask(messages, schema=answer_schema(hunk.part.places), max_tokens=ANSWER_TOKENS)
+    return _result(hunk, reply, lambda document: [document])
 
 
 def _result(hunk: Hunk, reply: Reply, places_of: Callable[[dict[str, object]], list[dict[str, object]]]) -> Result:
@@ -258,15 +263,14 @@ def _result(hunk: Hunk, reply: Reply, places_of: Callable[[dict[str, object]], l
         document = json.loads(reply.text)
         places = places_of(document)
     except (ValueError, KeyError):
-        return Result(hunk, False, (), 0.0, usage.prompt_tokens, usage.completion_tokens)
+        return Result(hunk, (), 0.0, usage.prompt_tokens, usage.completion_tokens, valid=False)
     claims = tuple(
         Claim(int(str(place["line"])), str(place["quote"]) if "quote" in place else None)
         for place in places
         if place["severity"] != NONE
     )
-    sure = [one or 0.0 for one in answer.confidences(reply.logprobs or (), len(places))]
-    score = max(sure, default=0.0) if any(NONE in str(place) for place in places) or claims else 0.0
-    return Result(hunk, True, claims, score, usage.prompt_tokens, usage.completion_tokens)
+    score = max((sure or 0.0 for sure in problem_confidences(reply.logprobs or ())), default=0.0)
+    return Result(hunk, claims, score, usage.prompt_tokens, usage.completion_tokens)
 
 
 # --- the hunks ------------------------------------------------------------------------------------------------
@@ -291,10 +295,10 @@ def twins(data: Path, rules: int, cves: int, seed: int) -> list[Hunk]:
     chosen = [*_drawn(rows, rules, draw), *_drawn(functions, cves, draw)]
     return [
         hunk
-        for pair, diff in chosen
+        for pair, bad, good in chosen
         for hunk in (
-            Hunk(pair, True, _part(diff)),  # type: ignore[arg-type]  # `_drawn` kept only those with a part
-            Hunk(pair, False, _part(turned_round(diff))),  # type: ignore[arg-type]
+            Hunk(pair, bad, bad=True),
+            Hunk(pair, good, bad=False),
         )
     ]
 
@@ -303,8 +307,13 @@ def _rows(path: Path) -> list[Mapping[str, object]]:
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
-def _drawn(rows: Sequence[tuple[str, object]], count: int, draw: random.Random) -> list[tuple[str, str]]:
-    usable = [(pair, str(diff)) for pair, diff in rows if _part(str(diff)) and _part(turned_round(str(diff)))]
+def _drawn(rows: Sequence[tuple[str, object]], count: int, draw: random.Random) -> list[tuple[str, Part, Part]]:
+    """Pairs of twins: the part that brings the problem in, and the one that takes it out."""
+    usable = [
+        (pair, bad, good)
+        for pair, diff in rows
+        if (bad := _part(str(diff))) and (good := _part(turned_round(str(diff))))
+    ]
     return draw.sample(usable, count)
 
 
@@ -379,26 +388,28 @@ def row(name: str, results: Sequence[Result], seconds: float) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-async def _compare(hunks: Sequence[Hunk], student: Student, concurrency: int) -> None:
-    asks: dict[str, Callable[[Hunk], object]] = {}
+Ask = Callable[[Hunk, Student], Coroutine[None, None, Result]]
+
+
+def _asking(design: Design) -> Ask:
+    return lambda hunk, student: _ask_design(design, hunk, student)
+
+
+async def _compare(hunks: Sequence[Hunk], student: Student) -> None:
     print("| design | hits | false alarms | pairs told apart | quote found | JSON valid | prompt | answer | s/hunk |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    runs = [
-        *((design.name, lambda hunk, design=design: _ask_design(design, hunk, student)) for design in DESIGNS),
-        (TWO_STEPS, lambda hunk: _ask_in_two_steps(hunk, student)),
-        (SHIPPED, lambda hunk: _ask_shipped(hunk, student)),
-    ]
-    del asks
+    runs: list[tuple[str, Ask]] = [(design.name, _asking(design)) for design in DESIGNS]
+    runs += [(TWO_STEPS, _ask_in_two_steps), (SHIPPED, _ask_shipped)]
     for name, ask in runs:
-        gate = asyncio.Semaphore(concurrency)
-
-        async def one(hunk: Hunk, ask=ask, gate=gate) -> Result:  # type: ignore[no-untyped-def]
-            async with gate:
-                return await ask(hunk)
-
+        gate = asyncio.Semaphore(CONCURRENCY)
         begun = time.monotonic()
-        results = await asyncio.gather(*(one(hunk) for hunk in hunks))
+        results = await asyncio.gather(*(_gated(gate, ask(hunk, student)) for hunk in hunks))
         print(row(name, results, time.monotonic() - begun), flush=True)
+
+
+async def _gated(gate: asyncio.Semaphore, work: Coroutine[None, None, Result]) -> Result:
+    async with gate:
+        return await work
 
 
 async def _main(arguments: argparse.Namespace) -> None:
@@ -408,7 +419,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         sys.exit("no student is running: apprentice student start")
     hunks = twins(arguments.data, arguments.rules, arguments.cves, arguments.seed)
     async with Student(here.url, key=here.key, model=here.model, timeout_seconds=900) as student:
-        await _compare(hunks, student, 6)
+        await _compare(hunks, student)
 
 
 if __name__ == "__main__":
