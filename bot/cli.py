@@ -2,6 +2,7 @@
 
 import io
 import sys
+import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -95,6 +96,9 @@ def review(
     """
     if sum((rev_range is not None, staged, patch is not None)) > 1:
         raise typer.BadParameter("--range, --staged and --patch exclude each other")
+    from bot.redact import scanner  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    threading.Thread(target=scanner, daemon=True).start()  # native code: it loads beside the imports
     from bot import review_command  # noqa: PLC0415 -- as every command: only when it is asked for
     from bot.domain import Severity  # noqa: PLC0415 -- the same
 

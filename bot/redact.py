@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,9 +164,20 @@ _CODE = re.compile(r"[\w\])]\(|::|->|\.\w+\.|^/|^https?:")
 # --- Kingfisher
 
 
-@functools.cache
+_LOADING = threading.Lock()
+
+
 def scanner() -> "kingfisher_sdk.Scanner":
-    """Load the rules: about half a second, and once per version some ten seconds to compile them into a cache."""
+    """Load the rules: about half a second, and once per version some ten seconds to compile them into a cache.
+
+    Call it early in a thread of its own where that matters; others wait for it.
+    """
+    with _LOADING:
+        return _scanner()
+
+
+@functools.cache
+def _scanner() -> "kingfisher_sdk.Scanner":
     import kingfisher_sdk  # noqa: PLC0415 -- imported late: it takes long, see above
 
     return kingfisher_sdk.Scanner(kingfisher_sdk.Rules())

@@ -4,9 +4,7 @@ The one place where git, the settings, the policy, the student and the printed r
 """
 
 import asyncio
-import importlib
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,6 @@ from bot.endpoint import StudentError
 from bot.local.state import running
 from bot.plan import Room
 from bot.policy import Policy, PolicyError, parse_policy
-from bot.redact import scanner
 from bot.review import Outcome, Speaker, prepare, review
 from bot.student import Student
 from bot.tokens import DEFAULT_CONTEXT_TOKENS, TokenizerError, token_counter
@@ -70,8 +67,6 @@ class NoStudentError(RuntimeError):
 
 def run(options: Options) -> int:
     """Review and print; returns the exit code."""
-    for load in (scanner, lambda: importlib.import_module("openai")):
-        threading.Thread(target=load, daemon=True).start()  # both take long: meanwhile git says what changed
     try:
         chosen = settings.load(options.overrides)
         change = _change(options)
