@@ -138,7 +138,7 @@ def finding(path: str, suspect: Suspect, logprobs: Sequence[TokenLogprob] | None
         end_line=suspect.line,
         severity=Severity(suspect.severity),
         category=suspect.category,
-        title=suspect.title.strip(),
+        title=suspect.title.strip() or f"A problem of {suspect.category}",
         explanation=suspect.explanation.strip(),
         quote=suspect.quote,
         suggestion=suspect.suggestion,

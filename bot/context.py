@@ -1,19 +1,19 @@
 """The enclosing function or class of changed lines, so that the student sees more than the hunk.
 
 tree-sitter reads every language but YAML. YAML goes by indentation: `tree-sitter-yaml` 0.7.2 writes past its
-buffer at 250 open levels (520 bytes of `- - - …` kill the process), and it cannot read Helm templates.
+buffer at 250 open levels (520 bytes of `- - - …` kill the process), and it cannot read Helm's templates.
 
-The source may be hostile. tree-sitter's time and memory are not linear in it, so a file is not read when it is
-longer than `_MAX_BYTES`, and given up when it takes longer than `_MAX_SECONDS` (an honest file of that size takes
-a thirtieth). Both cases give None, like every other text in which nothing is found.
+The source may be hostile, and tree-sitter's time and memory are not linear in it: a file longer than `_MAX_BYTES`
+is not read, and one that takes longer than `_MAX_SECONDS` (thirty times what an honest file of that length
+takes) is given up. Both give None, like every other text in which nothing is found.
 """
 
 import functools
 import importlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from tree_sitter import Language, Node, Tree
 
 _MAX_BYTES = 128 * 1024
-_MAX_SECONDS = 0.5  # of this thread's CPU time, so that a busy machine gives the same answer as an idle one
-_YAML_LINES = 60  # a longer YAML block is narrowed to the outermost inner one that is not
+_MAX_SECONDS = 0.5  # CPU time of this thread, so that a busy machine gives the same answer as an idle one
+_YAML_LINES = 60  # a YAML block that is longer gives way to the widest block inside it that is not
 _NAME_CHARACTERS = 100
+_OUTER_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,11 @@ class Enclosing:
     """The function, class or block around changed lines.
 
     Args:
-        name: `Class.method` where that is known; "" for a function without a name.
-        kind: what it is, in one word: function, method, class, struct, impl, key, …
+        name: `Class.method` where the class is known; "" for a function without a name.
+        kind: what it is, in a word or two: function, method, class, struct, impl, key, …
         start: its first line, counted from 1.
         end: its last line, included.
-        text: lines `start` to `end` of the source as they are, without the last line's ending.
+        text: lines `start` to `end` as they stand in the source, without the ending of the last one.
     """
 
     name: str
@@ -45,68 +46,43 @@ class Enclosing:
     text: str
 
 
+class _Block(NamedTuple):
+    """Something found in a source; `start` and `end` (included) count from 0."""
+
+    name: str
+    kind: str
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Grammar:
-    """Where a language's grammar is, and its node types: to their kind for functions and containers."""
+    """Where a language's grammar is, and the node types of what can enclose; several with a blank between."""
 
     package: str
-    functions: Mapping[str, str]
-    containers: Mapping[str, str] = field(default_factory=dict)
-    closures: frozenset[str] = frozenset()
+    functions: str
+    containers: str = ""
+    closures: str = ""  # functions that have no name of their own
     entry: str = "language"
 
 
-_JS_FUNCTIONS = {
-    "function_declaration": "function",
-    "generator_function_declaration": "function",
-    "method_definition": "method",
-}
-_JS_CLOSURES = frozenset({"arrow_function", "function_expression", "generator_function"})
-_TS_CONTAINERS = {
-    "class_declaration": "class",
-    "abstract_class_declaration": "class",
-    "interface_declaration": "interface",
-    "enum_declaration": "enum",
-    "internal_module": "namespace",
-    "module": "module",
-}
-_C_FUNCTIONS = {"function_definition": "function", "preproc_function_def": "macro"}
-_C_CONTAINERS = {
-    "struct_specifier": "struct",
-    "union_specifier": "union",
-    "enum_specifier": "enum",
-    "type_definition": "type",
-}
-
+_JS_FUNCTIONS = "function_declaration generator_function_declaration method_definition"
+_JS_CLOSURES = "arrow_function function_expression generator_function class_static_block"
+_TS_CONTAINERS = (
+    "class_declaration abstract_class_declaration interface_declaration enum_declaration internal_module module"
+)
+_C_FUNCTIONS = "function_definition preproc_function_def"
+_C_CONTAINERS = "struct_specifier union_specifier enum_specifier type_definition"
 _GRAMMARS: Mapping[str, _Grammar] = {
-    "python": _Grammar(
-        "tree_sitter_python", {"function_definition": "function"}, {"class_definition": "class"}
-    ),
-    "go": _Grammar(
-        "tree_sitter_go",
-        {"function_declaration": "function", "method_declaration": "method"},
-        {"type_spec": "type"},
-        frozenset({"func_literal"}),
-    ),
+    "python": _Grammar("tree_sitter_python", "function_definition", "class_definition"),
+    "go": _Grammar("tree_sitter_go", "function_declaration method_declaration", "type_spec", "func_literal"),
     "java": _Grammar(
         "tree_sitter_java",
-        {
-            "method_declaration": "method",
-            "constructor_declaration": "constructor",
-            "compact_constructor_declaration": "constructor",
-        },
-        {
-            "class_declaration": "class",
-            "interface_declaration": "interface",
-            "enum_declaration": "enum",
-            "record_declaration": "record",
-            "annotation_type_declaration": "annotation",
-        },
-        frozenset({"lambda_expression", "static_initializer"}),
+        "method_declaration constructor_declaration compact_constructor_declaration",
+        "class_declaration interface_declaration enum_declaration record_declaration annotation_type_declaration",
+        "lambda_expression static_initializer",
     ),
-    "javascript": _Grammar(
-        "tree_sitter_javascript", _JS_FUNCTIONS, {"class_declaration": "class"}, _JS_CLOSURES
-    ),
+    "javascript": _Grammar("tree_sitter_javascript", _JS_FUNCTIONS, "class_declaration", _JS_CLOSURES),
     "typescript": _Grammar(
         "tree_sitter_typescript", _JS_FUNCTIONS, _TS_CONTAINERS, _JS_CLOSURES, "language_typescript"
     ),
@@ -115,77 +91,39 @@ _GRAMMARS: Mapping[str, _Grammar] = {
     "cpp": _Grammar(
         "tree_sitter_cpp",
         _C_FUNCTIONS,
-        _C_CONTAINERS | {"class_specifier": "class", "namespace_definition": "namespace"},
-        frozenset({"lambda_expression"}),
+        f"{_C_CONTAINERS} class_specifier namespace_definition",
+        "lambda_expression",
     ),
     "rust": _Grammar(
         "tree_sitter_rust",
-        {"function_item": "function", "macro_definition": "macro"},
-        {
-            "impl_item": "impl",
-            "trait_item": "trait",
-            "struct_item": "struct",
-            "enum_item": "enum",
-            "union_item": "union",
-            "mod_item": "module",
-        },
-        frozenset({"closure_expression"}),
+        "function_item macro_definition",
+        "impl_item trait_item struct_item enum_item union_item mod_item",
+        "closure_expression",
     ),
-    "ruby": _Grammar(
-        "tree_sitter_ruby",
-        {"method": "method", "singleton_method": "method"},
-        {"class": "class", "module": "module"},
-        frozenset({"do_block", "block", "lambda"}),
-    ),
+    "ruby": _Grammar("tree_sitter_ruby", "method singleton_method", "class module", "do_block block lambda"),
     "php": _Grammar(
         "tree_sitter_php",
-        {"function_definition": "function", "method_declaration": "method"},
-        {
-            "class_declaration": "class",
-            "interface_declaration": "interface",
-            "trait_declaration": "trait",
-            "enum_declaration": "enum",
-        },
-        frozenset({"anonymous_function", "arrow_function"}),
+        "function_definition method_declaration",
+        "class_declaration interface_declaration trait_declaration enum_declaration",
+        "anonymous_function arrow_function",
         "language_php",
     ),
     "c#": _Grammar(
         "tree_sitter_c_sharp",
-        {
-            "method_declaration": "method",
-            "constructor_declaration": "constructor",
-            "destructor_declaration": "destructor",
-            "local_function_statement": "function",
-            "property_declaration": "property",
-        },
-        {
-            "class_declaration": "class",
-            "struct_declaration": "struct",
-            "interface_declaration": "interface",
-            "enum_declaration": "enum",
-            "record_declaration": "record",
-            "namespace_declaration": "namespace",
-        },
-        frozenset(
-            {
-                "lambda_expression",
-                "anonymous_method_expression",
-                "operator_declaration",
-                "conversion_operator_declaration",
-            }
-        ),
+        "method_declaration constructor_declaration destructor_declaration property_declaration"
+        " local_function_statement",
+        "class_declaration struct_declaration interface_declaration enum_declaration record_declaration"
+        " namespace_declaration",
+        "lambda_expression anonymous_method_expression operator_declaration conversion_operator_declaration",
     ),
     "kotlin": _Grammar(
         "tree_sitter_kotlin",
-        {"function_declaration": "function"},
-        {"class_declaration": "class", "object_declaration": "object"},
-        frozenset(
-            {"lambda_literal", "anonymous_function", "anonymous_initializer", "secondary_constructor"}
-        ),
+        "function_declaration",
+        "class_declaration object_declaration",
+        "lambda_literal anonymous_function anonymous_initializer secondary_constructor",
     ),
-    "bash": _Grammar("tree_sitter_bash", {"function_definition": "function"}),
+    "bash": _Grammar("tree_sitter_bash", "function_definition"),
 }
-
 _SUFFIXES = {
     suffix: language
     for language, suffixes in {
@@ -196,7 +134,7 @@ _SUFFIXES = {
         "typescript": ".ts .mts .cts",
         "tsx": ".tsx",
         "c": ".c",
-        "cpp": ".cc .cpp .cxx .h .hh .hpp .hxx .inl .ipp .cu .cuh",  # .h: the C++ grammar reads C, not so the other
+        "cpp": ".cc .cpp .cxx .cu .h .hh .hpp .hxx .inl .ipp",  # .h: the grammar of C++ reads C as well
         "rust": ".rs",
         "ruby": ".rb .rake .gemspec .ru",
         "php": ".php .phtml",
@@ -214,13 +152,10 @@ _FILENAMES = {
     ".bashrc": "bash",
     ".bash_profile": "bash",
     ".profile": "bash",
-    ".clang-format": "yaml",
-    ".clang-tidy": "yaml",
 }
-
-# What wraps a definition in its last child; the wrapper's lines (decorators, template parameters) belong to it.
+# What wraps a definition in its last child: decorators and template parameters belong to the definition.
 _WRAPPERS = frozenset({"decorated_definition", "export_statement", "template_declaration"})
-# What gives a closure its name, and the fields that hold the closure and the name.
+# What gives a closure a name: the fields that hold the closure and the name.
 _BINDINGS = {
     "variable_declarator": ("value", "name"),
     "pair": ("value", "key"),
@@ -228,16 +163,15 @@ _BINDINGS = {
     "public_field_definition": ("value", "name"),
     "assignment_expression": ("right", "left"),
 }
-
-
-
-class _Block(NamedTuple):
-    """Something found; `start` and `end` count from 0, `end` included."""
-
-    name: str
-    kind: str
-    start: int
-    end: int
+_KIND_ENDINGS = re.compile(r"_(?:declaration|definition|specifier|statement|item|spec|def)\Z")
+_YAML_OPENER = re.compile(
+    r"""[ \t]*(?:
+        (?P<item>-)(?=[ \t]|\Z)
+        |(?P<key>"[^"]*"|'[^']*'|[^\s"'#{}\[\],&*!|>%@`-][^:#]*|-[^\s:][^:#]*?)[ \t]*:(?=[ \t]|\Z)
+    )""",
+    re.VERBOSE,
+)
+_GO_RECEIVER = re.compile(r"(\w+)(?:\[[^\[\]]*\])?\s*\)\Z")
 
 
 def language_of(path: str) -> str | None:
@@ -248,6 +182,8 @@ def language_of(path: str) -> str | None:
 
 def enclosing(source: str, path: str, first: int, last: int) -> Enclosing | None:
     r"""The smallest named function that covers lines `first` to `last`, else the smallest class or closure.
+
+    What stands on a single line is passed over: it tells no more than the change does.
 
     Args:
         source: the whole file; a line ends with `\n` and with nothing else, as in a diff.
@@ -267,7 +203,7 @@ def enclosing(source: str, path: str, first: int, last: int) -> Enclosing | None
     if language == "yaml":
         block = _in_yaml(lines, first - 1, last - 1)
     else:
-        block = _in_code(language, source, first - 1, last - 1)
+        block = _in_code(source, language, first - 1, last - 1)
     if block is None:
         return None
     text = "\n".join(lines[block.start : block.end + 1])
@@ -276,58 +212,186 @@ def enclosing(source: str, path: str, first: int, last: int) -> Enclosing | None
 
 @functools.cache
 def _language(name: str) -> "Language":
-    from tree_sitter import Language  # noqa: PLC0415 -- imported late: most commands need no grammar
+    from tree_sitter import Language  # noqa: PLC0415 -- imported late: many commands need no grammar
 
     grammar = _GRAMMARS[name]
     return Language(getattr(importlib.import_module(grammar.package), grammar.entry)())
 
 
-@functools.lru_cache(maxsize=2)  # the hunks of a file are asked for one after the other
-def _parse(language: str, source: str) -> "tuple[bytes, Tree] | None":
-    from tree_sitter import Parser  # noqa: PLC0415 -- imported late: most commands need no grammar
+@functools.lru_cache(maxsize=2)  # the hunks of one file are asked for one after the other
+def _parse(language: str, data: bytes) -> "Tree | None":
+    from tree_sitter import Parser  # noqa: PLC0415 -- imported late: many commands need no grammar
 
-    # NUL: the lexer of bash goes over the rest of the file again at each one.
-    data = source.encode("utf-8", "replace").replace(b"\0", b" ")
     view = memoryview(data)
     give_up = time.thread_time() + _MAX_SECONDS
     try:
-        # Only a source that is read through a callback can be given up; True gives up.
-        tree = Parser(_language(language)).parse(
+        # Only what is read through a callback can be given up: by True from the other callback.
+        return Parser(_language(language)).parse(
             lambda offset, _point: view[offset:],
             progress_callback=lambda _offset, _has_error: time.thread_time() > give_up,
         )
     except ValueError:
         return None
-    return data, tree
 
 
-def _in_code(language: str, source: str, first: int, last: int) -> _Block | None:
-    parsed = _parse(language, source)
-    if parsed is None:
+def _in_code(source: str, language: str, first: int, last: int) -> _Block | None:
+    # The lexer of bash goes over the rest of the file again at each NUL.
+    data = source.encode("utf-8", "replace").replace(b"\0", b" ")
+    tree = _parse(language, data)
+    if tree is None:
         return None
-    data, tree = parsed
     grammar = _GRAMMARS[language]
-    functions: list[tuple[Node, str, str]] = []
-    containers: list[tuple[Node, str, str]] = []
-    closures: list[tuple[Node, str, str]] = []
-    named: set[int] = set()  # definitions that were found already, with what wraps them
-    for node in _covering(tree, data, first, last):
-        inner, name = _unwrap(node)
-        if inner.id in named:
+    functions: list[tuple[Node, Node, str]] = []  # the node, the definition inside it, its name
+    containers: list[tuple[Node, Node, str]] = []
+    closures: list[tuple[Node, Node, str]] = []
+    seen: set[int] = set()
+    for node in _covering(tree, first, last):
+        inner, name = _unwrap(node, data)
+        if inner.id in seen:  # with its wrapper
             continue
-        if inner.type in grammar.functions:
-            functions.append((node, _name(inner, data), grammar.functions[inner.type]))
-        elif inner.type in grammar.containers and (text := _name(inner, data)):
-            containers.append((node, text, grammar.containers[inner.type]))
-        elif inner.type in grammar.closures:
-            found = functions if name else closures
-            found.append((node, _text(name, data), "function"))
+        if inner.type in grammar.functions.split():
+            functions.append((node, inner, _name(inner, data)))
+        elif inner.type in grammar.containers.split() and (own := _name(inner, data)):
+            containers.append((node, inner, own))
+        elif inner.type in grammar.closures.split():
+            (functions if name else closures).append((node, inner, name))
         else:
             continue
-        named.add(inner.id)
-    found = functions or containers + closures
-    if not found:
+        seen.add(inner.id)
+    found = min(functions or containers + closures, key=lambda item: _size(item[0]), default=None)
+    if found is None:
         return None
-    node, name, kind = min(found, key=lambda item: item[0].end_byte - item[0].start_byte)
-    around = [text for outer, text, _ in containers if outer.id != node.id and _holds(outer, node)]
-    return _Block(".".join([*around, name] if name else around), kind, node.start_point.row, _end_row(node))
+    node, inner, name = found
+    outer = [text for around, _, text in containers if _size(around) > _size(node)]
+    names = ".".join(filter(None, [*outer[-_OUTER_NAMES:], name]))
+    kind = "function" if inner.type in grammar.closures.split() else _KIND_ENDINGS.sub("", inner.type)
+    return _Block(names, kind.replace("_", " "), node.start_point.row, _end_row(node))
+
+
+def _covering(tree: "Tree", first: int, last: int) -> "Iterator[Node]":
+    """The nodes of more than one line that cover the rows, outer before inner."""
+    cursor = tree.walk()
+    while True:
+        node = cast("Node", cursor.node)
+        if node.start_point.row <= first and last <= _end_row(node) > node.start_point.row:
+            yield node
+            if cursor.goto_first_child_for_point((first, 0)) is not None:
+                continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return
+
+
+def _end_row(node: "Node") -> int:
+    """The last row with something of the node on it: the end of a node can be the start of the next line."""
+    end = node.end_point
+    return end.row - (end.column == 0 and end.row > node.start_point.row)
+
+
+def _size(node: "Node") -> int:
+    return node.end_byte - node.start_byte
+
+
+def _unwrap(node: "Node", data: bytes) -> "tuple[Node, str]":
+    """The definition inside a wrapper, or the closure inside a binding with the name it has from there."""
+    while node.type in _WRAPPERS and node.named_child_count:
+        node = node.named_child(node.named_child_count - 1)
+    value, key = _BINDINGS.get(node.type, ("", ""))
+    inner = node.child_by_field_name(value) if value else None
+    return (node, "") if inner is None else (inner, _text(node.child_by_field_name(key), data))
+
+
+def _name(node: "Node", data: bytes) -> str:
+    own = node.child_by_field_name("type" if node.type == "impl_item" else "name")
+    if own is not None:
+        receiver = _GO_RECEIVER.search(_text(node.child_by_field_name("receiver"), data))
+        return f"{receiver[1]}.{_text(own, data)}" if receiver else _text(own, data)
+    inner = node.child_by_field_name("declarator")  # C: int *NAME(void)
+    while inner is not None:
+        own = inner
+        inner = own.child_by_field_name("declarator")
+        if own.type == "reference_declarator":  # the only one without the field
+            inner = own.child(own.child_count - 1)
+    return _text(own, data)
+
+
+def _text(node: "Node | None", data: bytes) -> str:
+    if node is None:
+        return ""
+    text = data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+    return " ".join(text.split())[:_NAME_CHARACTERS]
+
+
+class _Opener(NamedTuple):
+    """A line of YAML that opens a block: a key, or an item of a sequence (its key is "")."""
+
+    row: int
+    indent: int
+    key: str
+
+
+def _in_yaml(lines: list[str], first: int, last: int) -> _Block | None:
+    """The block of the top-level key, narrowed where it is long.
+
+    Indentation decides, so that templates and broken files can be read too.
+    """
+    anchor = next((row for row in range(first, last + 1) if _is_yaml(lines[row])), None)
+    if anchor is None:
+        return None
+    openers = _openers(lines, anchor)
+    blocks = [(end, depth) for depth, one in enumerate(openers) if (end := _yaml_end(lines, one)) >= last]
+    if not blocks:
+        return None
+    short = [(end, depth) for end, depth in blocks if end - openers[depth].row < _YAML_LINES]
+    end, depth = short[0] if short else blocks[-1]
+    keys = [one.key for one in openers[: depth + 1] if one.key]
+    kind = "key" if openers[depth].key else "item"
+    return _Block(".".join(keys[-_OUTER_NAMES - 1 :]), kind, openers[depth].row, end)
+
+
+def _openers(lines: list[str], anchor: int) -> list[_Opener]:
+    """The lines that open the blocks around a line, outermost first; the line itself can be the last."""
+    found: list[_Opener] = []
+    limit = _indent(lines[anchor]) + 1
+    for row in range(anchor, -1, -1):
+        line = lines[row]
+        if _is_document(line):
+            break
+        opener = _YAML_OPENER.match(line)
+        if opener is None:
+            continue
+        indent, key = _indent(line), opener["key"] or ""
+        # The items of a sequence may stand as far left as the key that they belong to.
+        if indent < limit or (indent == limit and key and not found[-1].key):
+            found.append(_Opener(row, indent, key.strip("\"'")[:_NAME_CHARACTERS]))
+            limit = indent
+    return found[::-1]
+
+
+def _yaml_end(lines: list[str], opener: _Opener) -> int:
+    end = opener.row
+    for row in range(opener.row + 1, len(lines)):
+        line = lines[row]
+        if not line.strip():
+            continue
+        indent = _indent(line)
+        match = _YAML_OPENER.match(line)
+        is_own_item = opener.key and indent == opener.indent and match and match["item"]
+        if indent > opener.indent or is_own_item:
+            end = row
+        elif _is_yaml(line):
+            break
+    return end
+
+
+def _is_yaml(line: str) -> bool:
+    """False for what says nothing about the structure: blank lines, comments, template directives."""
+    return bool(line.strip()) and not line.lstrip().startswith(("#", "{{", "{%"))
+
+
+def _is_document(line: str) -> bool:
+    return line.startswith(("---", "..."))
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))

@@ -155,8 +155,7 @@ def review_messages(part: Part, brief: Brief) -> list[Message]:
         description = description[:DESCRIPTION_CHARACTERS].rstrip() + " [...]"
     user = _render(
         "change.jinja",
-        title=brief.title.strip(),
-        description=description,
+        about=f"{brief.title.strip()}\n{description}".strip(),
         language=brief.language,
         instructions=brief.instructions.strip(),
         path=part.path,

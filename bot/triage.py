@@ -254,7 +254,7 @@ def _neighbours(places: list[_Place], line: int) -> Iterator[_Place]:
 
 
 def _suggestion(finding: Finding, place: _Place, code: _Code) -> str | None:
-    """Keep a suggestion only where it can replace exactly the quoted lines, and changes them.
+    """Keep a suggestion only where it can replace exactly the quoted lines, changes them, and is code.
 
     It is given the indentation of the code where the student left that out of quote and suggestion alike.
     """
@@ -263,6 +263,8 @@ def _suggestion(finding: Finding, place: _Place, code: _Code) -> str | None:
     as_claimed = place.last - place.first == finding.end_line - finding.line
     if not said.strip() or not place.whole or place.reading or not as_claimed:
         return None
+    if _is_advice(said, "\n".join(lines)):
+        return None
     have, own = _indent("\n".join(lines)), _indent(said)
     rows = [row.rstrip() for row in said.split("\n")]
     if own != have:
@@ -270,6 +272,14 @@ def _suggestion(finding: Finding, place: _Place, code: _Code) -> str | None:
             return None
         rows = [have + row.removeprefix(own) if row else row for row in rows]
     return None if rows == [line.rstrip() for line in lines] else "\n".join(rows)
+
+
+_PROSE = re.compile(r"\s*[A-Z][a-z]+(?: [a-z']+,?){3}|[^`]*`[^`]*`")
+
+
+def _is_advice(said: str, code: str) -> bool:
+    """Whether it speaks about the code instead of being code, as small students often do."""
+    return bool(_PROSE.match(said)) and not _PROSE.match(code)
 
 
 def _indent(text: str) -> str:

@@ -109,6 +109,12 @@ def test_a_suspect_rated_none_is_no_finding() -> None:
     assert found.confidence is None
 
 
+def test_a_finding_without_a_title_gets_one() -> None:
+    found = finding("a.py", Suspect.model_validate(SUSPECT | {"title": " "}), None)
+    assert found
+    assert found.title == "A problem of security"
+
+
 def tokens(*spelled: str | tuple[str, dict[str, float]]) -> list[TokenLogprob]:
     """Tokens that are certain, or with the probabilities of their rivals."""
     made = []

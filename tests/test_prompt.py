@@ -79,8 +79,7 @@ def test_the_system_message_is_the_same_whatever_is_reviewed() -> None:
 def test_all_that_strangers_wrote_is_fenced_and_the_policys_words_are_not() -> None:
     text = review_messages(PART, Brief("A title", "A description", "de", "Never log names."))[1]["content"]
     for name, inner in (
-        ("title", "A title"),
-        ("description", "A description"),
+        ("merge_request", "A title\nA description"),
         ("file", "app/pay.py"),
         ("change", annotate(PART)),
     ):
@@ -109,7 +108,7 @@ def test_what_is_not_there_takes_no_room() -> None:
 def test_no_text_closes_its_own_fence_or_runs_as_a_template(hostile: str) -> None:
     part = Part("a.py", (Line(LineKind.ADDED, hostile.replace("\n", " "), None, 1),))
     text = review_messages(part, Brief(hostile, hostile))[1]["content"]
-    for name, inner in (("title", hostile), ("description", hostile), ("change", annotate(part))):
+    for name, inner in (("merge_request", f"{hostile}\n{hostile}"), ("change", annotate(part))):
         fenced = fence(name, inner)
         end = fenced.rsplit("\n", 1)[1]
         assert fenced in text
