@@ -1,8 +1,8 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
+import contextlib
 import io
 import sys
-import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reviews code changes with a small model that your team runs itself.",
 )
@@ -96,9 +97,10 @@ def review(
     """
     if sum((rev_range is not None, staged, patch is not None)) > 1:
         raise typer.BadParameter("--range, --staged and --patch exclude each other")
-    from bot.redact import scanner  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot import redact, settings  # noqa: PLC0415 -- as every command: only when it is asked for
 
-    threading.Thread(target=scanner, daemon=True).start()  # native code: it loads beside the imports
+    with contextlib.suppress(settings.SettingsError):  # told below
+        redact.warm_up(settings.load({}).cache_dir)  # native code: it loads beside the imports
     from bot import review_command  # noqa: PLC0415 -- as every command: only when it is asked for
     from bot.domain import Severity  # noqa: PLC0415 -- the same
 

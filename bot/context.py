@@ -25,6 +25,7 @@ _MAX_SECONDS = 0.5  # CPU time of this thread, so that a busy machine gives the 
 _YAML_LINES = 60  # a YAML block that is longer gives way to the widest block inside it that is not
 _NAME_CHARACTERS = 100
 _OUTER_NAMES = 3
+_YAML_DOCUMENT = ("---", "...")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Enclosing:
     """The function, class or block around changed lines.
 
     Args:
-        name: `Class.method` where the class is known; "" for a function without a name.
+        name: `Class.method`; of a function without a name only what stands around it, which can be "".
         kind: what it is, in a word or two: function, method, class, struct, impl, key, …
         start: its first line, counted from 1.
         end: its last line, included.
@@ -166,8 +167,8 @@ _BINDINGS = {
 _KIND_ENDINGS = re.compile(r"_(?:declaration|definition|specifier|statement|item|spec|def)\Z")
 _YAML_OPENER = re.compile(
     r"""[ \t]*(?:
-        (?P<item>-)(?=[ \t]|\Z)
-        |(?P<key>"[^"]*"|'[^']*'|[^\s"'#{}\[\],&*!|>%@`-][^:#]*|-[^\s:][^:#]*?)[ \t]*:(?=[ \t]|\Z)
+        (?P<item>-)(?=[ \t\r]|\Z)
+        |(?P<key>"[^"]*"|'[^']*'|(?:[^\s"'\#{}\[\],&*!|>%@`-]|-(?=\S))(?:[^:\#]|:(?=\S))*+)[ \t]*:(?=\s|\Z)
     )""",
     re.VERBOSE,
 )
@@ -335,62 +336,70 @@ def _in_yaml(lines: list[str], first: int, last: int) -> _Block | None:
 
     Indentation decides, so that templates and broken files can be read too.
     """
-    anchor = next((row for row in range(first, last + 1) if _is_yaml(lines[row])), None)
-    if anchor is None:
+    changed = [row for row in range(first, last + 1) if _has_structure(lines[row])]
+    if not changed:
         return None
-    openers = _openers(lines, anchor)
-    blocks = [(end, depth) for depth, one in enumerate(openers) if (end := _yaml_end(lines, one)) >= last]
-    if not blocks:
+    openers = _openers(lines, changed[0])
+    ends = _ends(lines, openers, changed[0])
+    depths = [depth for depth, end in enumerate(ends) if end >= changed[-1] and end > openers[depth].row]
+    if not depths:
         return None
-    short = [(end, depth) for end, depth in blocks if end - openers[depth].row < _YAML_LINES]
-    end, depth = short[0] if short else blocks[-1]
-    keys = [one.key for one in openers[: depth + 1] if one.key]
-    kind = "key" if openers[depth].key else "item"
-    return _Block(".".join(keys[-_OUTER_NAMES - 1 :]), kind, openers[depth].row, end)
+    depth = next((one for one in depths if ends[one] - openers[one].row < _YAML_LINES), depths[-1])
+    names = [opener.key for opener in openers[: depth + 1] if opener.key]
+    return _Block(
+        ".".join(names[-_OUTER_NAMES - 1 :]),
+        "key" if openers[depth].key else "item",
+        min(openers[depth].row, first),  # what is changed may begin or end with comments
+        max(ends[depth], last),
+    )
 
 
-def _openers(lines: list[str], anchor: int) -> list[_Opener]:
-    """The lines that open the blocks around a line, outermost first; the line itself can be the last."""
+def _openers(lines: list[str], row: int) -> list[_Opener]:
+    """What opens the blocks around a row, outermost first; the row itself can be the last."""
     found: list[_Opener] = []
-    limit = _indent(lines[anchor]) + 1
-    for row in range(anchor, -1, -1):
-        line = lines[row]
-        if _is_document(line):
+    limit = _indent(lines[row]) + 1
+    for above in range(row, -1, -1):
+        if lines[above].startswith(_YAML_DOCUMENT):
             break
-        opener = _YAML_OPENER.match(line)
-        if opener is None:
+        match = _YAML_OPENER.match(lines[above])
+        if match is None:
             continue
-        indent, key = _indent(line), opener["key"] or ""
-        # The items of a sequence may stand as far left as the key that they belong to.
-        if indent < limit or (indent == limit and key and not found[-1].key):
-            found.append(_Opener(row, indent, key.strip("\"'")[:_NAME_CHARACTERS]))
-            limit = indent
+        opener = _Opener(above, _indent(lines[above]), (match["key"] or "").strip(" \t\"'")[:_NAME_CHARACTERS])
+        if opener.indent < limit or (found and _owns(opener, found[-1])):
+            found.append(opener)
+            limit = opener.indent
     return found[::-1]
 
 
-def _yaml_end(lines: list[str], opener: _Opener) -> int:
-    end = opener.row
-    for row in range(opener.row + 1, len(lines)):
-        line = lines[row]
-        if not line.strip():
+def _ends(lines: list[str], openers: list[_Opener], row: int) -> list[int]:
+    """The last row of the block of each opener; all of them hold `row`."""
+    ends = [row] * len(openers)
+    open_blocks = len(openers)
+    for below in range(row + 1, len(lines)):
+        if not _has_structure(lines[below]):
             continue
-        indent = _indent(line)
-        match = _YAML_OPENER.match(line)
-        is_own_item = opener.key and indent == opener.indent and match and match["item"]
-        if indent > opener.indent or is_own_item:
-            end = row
-        elif _is_yaml(line):
+        indent = _indent(lines[below])
+        match = _YAML_OPENER.match(lines[below])
+        item = _Opener(below, indent, "") if match and match["item"] else None
+        while open_blocks:
+            opener = openers[open_blocks - 1]
+            if indent > opener.indent or (item and _owns(opener, item)):
+                break
+            open_blocks -= 1
+        if not open_blocks:
             break
-    return end
+        ends[:open_blocks] = [below] * open_blocks
+    return ends
 
 
-def _is_yaml(line: str) -> bool:
-    """False for what says nothing about the structure: blank lines, comments, template directives."""
+def _owns(opener: _Opener, item: _Opener) -> bool:
+    """The items of a sequence may stand as far left as the key that they belong to."""
+    return opener.indent == item.indent and bool(opener.key) and not item.key
+
+
+def _has_structure(line: str) -> bool:
+    """False for blank lines, comments and the directives of templates."""
     return bool(line.strip()) and not line.lstrip().startswith(("#", "{{", "{%"))
-
-
-def _is_document(line: str) -> bool:
-    return line.startswith(("---", "..."))
 
 
 def _indent(line: str) -> int:

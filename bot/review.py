@@ -26,7 +26,7 @@ from bot.endpoint import StudentError, StudentRefusedKey, StudentUnreachable, Un
 from bot.plan import Plan, Question, Room, plan
 from bot.policy import Policy
 from bot.prompt import Brief, Message, prompt_id, repair_messages, verify_messages
-from bot.redact import redact_many
+from bot.redact import redact
 from bot.skip import reason_to_skip
 from bot.student import Reply
 from bot.triage import Candidate, triage
@@ -103,7 +103,7 @@ def prepare(change: Change, policy: Policy, room: Room) -> Prepared:
     wanted = [file for file in change.files if reason_to_skip(file, policy) is None]
     sources = {file.path: text for file in wanted if (text := change.read_file(file.path)) is not None}
     texts = [change.title, change.description, *map(_text, change.files)]
-    cleaned = redact_many([*texts, *sources.values()])
+    cleaned = [redact(text) for text in (*texts, *sources.values())]
     found: Counter[str] = Counter()
     for one in cleaned[: len(texts)]:  # a secret of the diff stands in the file too: counted once
         found.update(one.found)

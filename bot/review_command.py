@@ -21,6 +21,7 @@ from bot.endpoint import StudentError
 from bot.local.state import running
 from bot.plan import Room
 from bot.policy import Policy, PolicyError, parse_policy
+from bot.redact import RedactionError
 from bot.review import Outcome, Speaker, prepare, review
 from bot.student import Student
 from bot.tokens import DEFAULT_CONTEXT_TOKENS, TokenizerError, token_counter
@@ -61,6 +62,17 @@ class Endpoint:
     tokenizer: Path | None
 
 
+_WRONG_INPUT = (
+    settings.SettingsError,
+    git.GitError,
+    DiffError,
+    PolicyError,
+    RedactionError,
+    TokenizerError,
+    OSError,
+)
+
+
 class NoStudentError(RuntimeError):
     """Neither do the settings name a student nor does one run here."""
 
@@ -75,7 +87,7 @@ def run(options: Options) -> int:
         outcome = asyncio.run(_review(change, policy, chosen, endpoint))
     except NoStudentError as error:
         return _complain(error, INCOMPLETE)
-    except (settings.SettingsError, git.GitError, DiffError, PolicyError, TokenizerError, OSError) as error:
+    except _WRONG_INPUT as error:
         return _complain(error, WRONG_INPUT)
     if change.note:
         _say(f"note: {change.note}")
@@ -90,7 +102,7 @@ def explain(options: Options) -> int:
     try:
         rows = settings.explain(options.overrides)
         policy, origin = _policy(options, _change(options))
-    except (settings.SettingsError, git.GitError, DiffError, PolicyError, OSError) as error:
+    except _WRONG_INPUT as error:
         return _complain(error, WRONG_INPUT)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("setting", "value", "from"):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal, NotRequired, Self
 
 import httpx2
@@ -249,7 +249,7 @@ class Student:
             return False
         return True
 
-    async def load_adapter(self, name: str, path: PurePosixPath) -> None:
+    async def load_adapter(self, name: str, path: PurePath) -> None:
         """Make vLLM serve the adapter in the folder `path` (on its machine) as `name`.
 
         A name never gets a second meaning: vLLM would mix old and new weights. The folder must stay until the

@@ -1,5 +1,6 @@
-"""`apprentice review` as a user runs it: real processes, real git, a real HTTP student that the test scripts."""
+"""`apprentice review` as a user runs it: real git, a real HTTP student that the test scripts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bot.cli import app
 from tests.fakes.student import FINE, Request, Said, serve, suspect
 
 GIT = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false")
@@ -40,15 +43,13 @@ def environment(**given: str) -> dict[str, str]:
 
 
 def apprentice(*arguments: str, folder: Path, stdin: bytes = b"", **given: str) -> Ran:
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        env=environment(**given),
-        check=False,
-    )
-    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    """The command in this process: imports are paid once. Tests of signals and pipes start one of their own."""
+    forgotten: dict[str, str | None] = {name: None for name in os.environ if name.startswith("APPRENTICE_")}
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, arguments, input=stdin, env=forgotten | {"NO_COLOR": "1"} | given)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Ran(done.exit_code, done.stdout, done.stderr)
 
 
 def review(

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from bot.local.environment import Device
     from bot.local.models import Base, Model
     from bot.local.progress import Progress
-    from bot.local.server import Status
     from bot.settings import Settings
 
 # Imports inside functions here are late on purpose: `apprentice --help` loads this module.
@@ -173,10 +172,11 @@ def status(
 ) -> None:
     """Show what runs: model, adapters, address, age, memory, log. Exits with 1 if nothing runs."""
     from bot.local import server
+    from bot.local import status as printed
 
     with shown():
         found = server.status(settings().state_dir)
-    typer.echo(server.as_json(found) if as_json else described(found))
+    typer.echo(printed.as_json(found) if as_json else printed.described(found))
     raise typer.Exit(0 if found.student else 1)
 
 
@@ -205,7 +205,7 @@ def shown() -> Iterator["Progress"]:
     from bot.local.models import ModelError
     from bot.local.progress import Shown
     from bot.local.server import LocalStudentError
-    from bot.local.supervise import AdapterRefusedError
+    from bot.local.talk import AdapterRefusedError
     from bot.settings import SettingsError
 
     try:
@@ -297,23 +297,3 @@ def named_folder(text: str) -> tuple[str, Path]:
     if not sign or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise typer.BadParameter(f"{text} is not of the form NAME=FOLDER", param_hint="--adapter")
     return name, Path(folder).resolve()
-
-
-def described(found: "Status") -> str:
-    """The status as a person reads it."""
-    student = found.student
-    if student is None:
-        return "No student is running. Start one: apprentice student start"
-    minutes, seconds = divmod(int(found.seconds), 60)
-    rows = {
-        "student": found.state,
-        "model": f"{student.model} ({student.model_path})",
-        "adapters": ", ".join(found.adapters) or "none",
-        "address": student.url,
-        "process": f"{student.pid}, up {minutes // 60} h {minutes % 60} min {seconds} s",
-        "restarts": str(found.restarts),
-        "memory": f"{found.memory / 1e9:.1f} GB",
-        "log": str(student.log),
-    }
-    lines = [f"{name:<9} {text}" for name, text in rows.items()]
-    return "\n".join([*lines, *found.problems])

@@ -135,7 +135,7 @@ def install(python: Path, step: Step, title: str, progress: Progress) -> None:
     pip = [str(python), "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
 
     def show(line: str) -> None:
-        if found := re.match(r" *(Collecting|Downloading|Installing collected packages)\b:? *(\S*)", line):
+        if found := re.match(r" *(Collecting|Downloading|Processing|Installing collected packages)\b:? *(\S*)", line):
             progress.stage(title, f"{found[1].lower()} {found[2].rpartition('/')[2].rstrip(',')}")
 
     progress.stage(title)

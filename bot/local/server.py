@@ -1,12 +1,10 @@
-"""Starts, shows and stops the student on this machine: vLLM under a supervisor, on 127.0.0.1 only.
+"""Starts, watches and stops the student on this machine: vLLM under a supervisor, on 127.0.0.1 only.
 
 `start` returns when the student answers; `stop` lets running requests finish. See `supervise` for what
 happens in between, and `state` for what is kept on disk.
 """
 
 import contextlib
-import http.client
-import json
 import os
 import re
 import shutil
@@ -15,21 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel
 
 from bot.local.command import HOST, Serving, command, environment
 from bot.local.files import held, write_json, write_private
 from bot.local.models import Base
 from bot.local.progress import Progress
 from bot.local.state import (
+    MARK,
     Places,
     RunningStudent,
     alive,
     api_key,
+    forget_adapter,
     leftovers,
     read_phase,
     read_state,
@@ -37,7 +35,9 @@ from bot.local.state import (
     remembered,
     running,
 )
-from bot.local.supervise import KILL_SECONDS, load_adapter, request
+from bot.local.status import Status
+from bot.local.supervise import KILL_SECONDS
+from bot.local.talk import adapters_of, load_adapter
 
 POLL_SECONDS = 0.3
 LOG_SIZE = 10_000_000  # bytes; a longer log is put aside at the next start
@@ -56,32 +56,6 @@ STAGES = (
 
 class LocalStudentError(RuntimeError):
     """The student cannot be started, or another one is in the way."""
-
-
-class Model(BaseModel):
-    """One entry of vLLM's model list; a base has no parent."""
-
-    id: str
-    parent: str | None = None
-
-
-class ModelList(BaseModel):
-    """vLLM's answer to GET /v1/models."""
-
-    data: tuple[Model, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What `apprentice student status` shows; `state` is `not running` or the supervisor's phase."""
-
-    state: str
-    student: RunningStudent | None = None
-    adapters: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    restarts: int = 0
-    seconds: float = 0.0
-    memory: int = 0  # bytes, of all its processes
 
 
 def start(
@@ -110,8 +84,7 @@ def start(
             return student
         clean(state_dir, progress)
         refuse_port(serving.port)
-        for name, path in adapters.items():
-            remember_adapter(state_dir, name, path, base_sha256=base.sha256)
+        update_adapters(state_dir, base, adapters, progress)
         since = prepare(places)
         student = launch(serving, base, places, cache_dir)
         try:
@@ -120,6 +93,8 @@ def start(
             progress.stage("stopping what was started")
             stop(state_dir, progress)
             raise
+        if missing := sorted(adapters.keys() - set(adapters_of(student.port, student.key))):
+            raise LocalStudentError(f"{student.model} runs at {student.url}, without {', '.join(missing)}.")
     return student
 
 
@@ -132,12 +107,22 @@ def refuse_another(student: RunningStudent, name: str, sha256: str | None = None
         )
 
 
+def update_adapters(state_dir: Path, base: Base, adapters: Mapping[str, Path], progress: Progress) -> None:
+    """Add to the list of adapters to load, and strike those whose folders are gone."""
+    for name, path in remembered(state_dir, base.sha256).items():
+        if not path.is_dir():
+            progress.keep(f"The adapter {name} is forgotten: its folder {path} is gone.")
+            forget_adapter(state_dir, name)
+    for name, path in adapters.items():
+        remember_adapter(state_dir, name, path, base_sha256=base.sha256)
+
+
 def add_adapters(student: RunningStudent, state_dir: Path, adapters: Mapping[str, Path]) -> None:
     """Load adapters into a running student, and have them loaded again after a restart.
 
     A loaded name never gets another folder: vLLM would mix old and new weights.
     """
-    loaded, folders = adapters_of(student), remembered(state_dir, student.base_sha256)
+    loaded, folders = adapters_of(student.port, student.key), remembered(state_dir, student.base_sha256)
     for name, path in adapters.items():
         if name in loaded:
             if folders.get(name) != path.absolute():
@@ -222,7 +207,8 @@ def launch(serving: Serving, base: Base, places: Places, cache_dir: Path) -> Run
         text=True,
         cwd=Path(__file__).parents[2],  # never the user's folder: Python would import what lies there
         start_new_session=True,
-        env=environment(serving, key=key, run=places.run, cache_dir=cache_dir, given=os.environ),
+        env=environment(serving, key=key, run=places.run, cache_dir=cache_dir, given=os.environ)
+        | {MARK: str(places.run)},
     )
     pid = int(done.stdout)
     student = RunningStudent(
@@ -279,38 +265,6 @@ def stage(text: str) -> str:
     return reached[-1] if reached else "loading vLLM"
 
 
-def status(state_dir: Path) -> Status:
-    """What runs from this state folder."""
-    student = running(state_dir)
-    if student is None:
-        return Status("not running")
-    phase = read_phase(state_dir)
-    ready = phase.name == "ready"
-    processes = [psutil.Process(student.pid), *psutil.Process(student.pid).children(recursive=True)]
-    memory = 0
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            memory += process.memory_info().rss
-    return Status(
-        state=phase.name,
-        student=student,
-        adapters=adapters_of(student) if ready else (),
-        problems=phase.problems,
-        restarts=phase.restarts,
-        seconds=time.time() - student.create_time,
-        memory=memory,
-    )
-
-
-def adapters_of(student: RunningStudent) -> tuple[str, ...]:
-    """The adapters that it has loaded; none where it does not answer."""
-    try:
-        _, text = request(student.port, "GET", "/v1/models", key=student.key, seconds=10)
-        return tuple(model.id for model in ModelList.model_validate_json(text).data if model.parent)
-    except (OSError, http.client.HTTPException, ValueError):
-        return ()
-
-
 def stop(state_dir: Path, progress: Progress) -> bool:
     """Stop the student; running requests may finish. False when none was running."""
     places = Places(state_dir)
@@ -329,26 +283,24 @@ def stop(state_dir: Path, progress: Progress) -> bool:
     return student is not None
 
 
-def as_json(status: Status) -> str:
-    """The status for scripts."""
-    student = status.student
-    return json.dumps(
-        {
-            "state": status.state,
-            "url": student and student.url,
-            "model": student and student.model,
-            "model_path": student and str(student.model_path),
-            "base_sha256": student and student.base_sha256,
-            "context": student and student.context,
-            "adapters": list(status.adapters),
-            "problems": list(status.problems),
-            "port": student and student.port,
-            "pid": student and student.pid,
-            "uptime_seconds": round(status.seconds, 1),
-            "restarts": status.restarts,
-            "memory_bytes": status.memory,
-            "log": student and str(student.log),
-            "key_file": student and str(student.key_file),
-        },
-        indent=2,
+def status(state_dir: Path) -> Status:
+    """What runs from this state folder."""
+    student = running(state_dir)
+    if student is None:
+        return Status("not running")
+    phase = read_phase(state_dir)
+    ready = phase.name == "ready"
+    processes = [psutil.Process(student.pid), *psutil.Process(student.pid).children(recursive=True)]
+    memory = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            memory += process.memory_info().rss
+    return Status(
+        state=phase.name,
+        student=student,
+        adapters=adapters_of(student.port, student.key) if ready else (),
+        problems=phase.problems,
+        restarts=phase.restarts,
+        seconds=time.time() - student.create_time,
+        memory=memory,
     )

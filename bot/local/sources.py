@@ -67,23 +67,35 @@ def from_hub(model: Model, target: Path, progress: Progress) -> None:
     """Download from the hub; HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, SSL_CERT_FILE and proxies count."""
     if model.repository is None:
         raise SourceError("the manifest names no repository")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if offline():
         raise SourceError("HF_HUB_OFFLINE is set")
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 -- half a second
 
     progress.stage(f"downloading {model.file} from the hub")
+    endpoint = os.environ.get("HF_ENDPOINT")
     try:
+        reach(model.repository, model.file, model.revision, endpoint)
         hf_hub_download(
             model.repository,
             model.file,
             revision=model.revision,
             local_dir=target.parent,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-            etag_timeout=CONNECT_SECONDS,
+            endpoint=endpoint,
             tqdm_class=bar(progress),
         )
     except Exception as error:  # each version of the library has its own errors: any means, ask the next source
         raise SourceError(first_line(error)) from error
+
+
+def reach(repository: str, file: str, revision: str | None, endpoint: str | None) -> None:
+    """Ask the hub for a file's size, once: the library's own download tries a closed network for six minutes."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 -- half a second
+
+    get_hf_file_metadata(
+        hf_hub_url(repository, file, revision=revision, endpoint=endpoint),
+        timeout=CONNECT_SECONDS,
+        endpoint=endpoint,
+    )
 
 
 def repository(name: str, progress: Progress) -> Path:
@@ -91,17 +103,24 @@ def repository(name: str, progress: Progress) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 -- half a second
 
     progress.stage(f"downloading {name} from the hub")
+    endpoint = os.environ.get("HF_ENDPOINT")
     try:
+        if not offline():
+            reach(name, "config.json", None, endpoint)
         folder = snapshot_download(
             name,
             allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"],
-            endpoint=os.environ.get("HF_ENDPOINT"),
-            etag_timeout=CONNECT_SECONDS,
+            endpoint=endpoint,
             tqdm_class=bar(progress),
         )
     except Exception as error:  # as above
         raise ModelError(f"{name} could not be had from the hub: {first_line(error)}") from error
     return Path(folder)
+
+
+def offline() -> bool:
+    """Whether the hub must not be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def first_line(error: Exception) -> str:

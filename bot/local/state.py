@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.local.files import write_json, write_private
 
-CLOCK_SECONDS = 2.0  # how far two readings of one process's start time may lie apart
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
-MARK = "APPRENTICE_STUDENT_RUN"  # stands in the environment of vLLM and all its children, with the run folder
+MARK = "APPRENTICE_STUDENT_RUN"  # names the run folder in the environment of the supervisor and all its children
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class RunningStudent(BaseModel):
     tokenizer: Path
     context: int  # tokens of prompt and answer together
     pid: int  # of the supervisor
-    create_time: float
+    create_time: float  # seconds since 1970
     port: int
     log: Path
     key_file: Path
@@ -125,12 +124,14 @@ def running(state_dir: Path) -> RunningStudent | None:
 
 
 def alive(student: RunningStudent) -> bool:
-    """Whether its supervisor is that same process still, and no other one that got its number."""
+    """Whether its supervisor is that same process still, and no other one that got its number.
+
+    The mark tells them apart; start times do not when the clock was set in between.
+    """
     try:
         process = psutil.Process(student.pid)
-        same = abs(process.create_time() - student.create_time) < CLOCK_SECONDS
-        return same and process.status() not in ENDED
-    except psutil.Error:
+        return process.status() not in ENDED and process.environ().get(MARK) == str(student.log.parent / "run")
+    except (psutil.Error, OSError):
         return False
 
 
@@ -178,7 +179,7 @@ def read_adapters(state_dir: Path) -> dict[str, Remembered]:
 
 
 def leftovers(state_dir: Path) -> list[psutil.Process]:
-    """Processes of vLLM that were started from this state folder, whoever their parent is now.
+    """Processes of a student that were started from this state folder, whoever their parent is now.
 
     The engine and its worker outlive an API server that is killed (seen with vLLM 0.32.0).
     """

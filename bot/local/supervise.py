@@ -11,7 +11,6 @@ Should both be killed at once, the next `start` or `stop` finds what is left by 
 import argparse
 import ctypes
 import http.client
-import json
 import os
 import shutil
 import signal
@@ -23,9 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from bot.local.command import DRAIN_SECONDS, HOST
+from bot.local.command import DRAIN_SECONDS
 from bot.local.files import write_json
-from bot.local.state import MARK, Phase, Places, remembered
+from bot.local.state import Phase, Places, remembered
+from bot.local.talk import AdapterRefusedError, healthy, load_adapter
 
 KILL_SECONDS = DRAIN_SECONDS + 5
 EARLY_DEATHS = 3  # so many deaths before it was ever ready: it cannot start, and the cause is in the log
@@ -146,10 +146,6 @@ class Supervisor:
         write_json(self.places.phase, phase.model_dump(mode="json"))
 
 
-class AdapterRefusedError(RuntimeError):
-    """VLLM did not load an adapter; the message is its own."""
-
-
 def raise_stop(_signal: int, _frame: object) -> NoReturn:
     """The handler of SIGTERM: once."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -185,36 +181,6 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
 
 
-def healthy(port: int) -> bool:
-    """Whether the server answers."""
-    try:
-        return request(port, "GET", "/health", seconds=5)[0] == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def load_adapter(port: int, key: str, name: str, path: Path) -> None:
-    """Load an adapter into the server. Raises AdapterRefusedError with the server's words."""
-    body = {"lora_name": name, "lora_path": str(path)}
-    status, text = request(port, "POST", "/v1/load_lora_adapter", key=key, body=body, seconds=120)
-    if status != http.HTTPStatus.OK:
-        raise AdapterRefusedError(text.strip() or f"HTTP {status}")
-
-
-def request(
-    port: int, method: str, path: str, *, seconds: float, key: str = "", body: dict[str, str] | None = None
-) -> tuple[int, str]:
-    """One request to the student on this machine, past any proxy; status and text."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    try:
-        connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read().decode("utf-8", "replace")
-    finally:
-        connection.close()
-
-
 def leave_terminal(log: Path) -> None:
     """Become a process that no terminal ends, with the log as its output."""
     if pid := os.fork():
@@ -237,7 +203,6 @@ def main() -> int:
     args = parser.parse_args()
     places = Places(args.state_dir)
     leave_terminal(places.log)
-    os.environ[MARK] = str(places.run)
     return Supervisor(places, port=args.port, base_sha256=args.base, command=args.command).run()
 
 
