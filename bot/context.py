@@ -3,9 +3,11 @@
 tree-sitter reads every language but YAML. YAML goes by indentation: `tree-sitter-yaml` 0.7.2 writes past its
 buffer at 250 open levels (520 bytes of `- - - …` kill the process), and it cannot read Helm's templates.
 
-The source may be hostile, and tree-sitter's time and memory are not linear in it: a file longer than `_MAX_BYTES`
-is not read, and one that takes longer than `_MAX_SECONDS` (thirty times what an honest file of that length
-takes) is given up. Both give None, like every other text in which nothing is found.
+The source may be hostile, and tree-sitter's time and memory are not linear in it: a file longer than
+`_MAX_CHARACTERS` is not read, and one that takes longer than `_MAX_SECONDS` (thirty times what an honest file of
+that length takes) is given up. Both give None, like every other text in which nothing is found. What stays: at the
+end of a file tree-sitter cannot be stopped, and 128 KB made for it (`template<` 14,000 times, as Java or C#) still
+cost it up to 3 GB for some seconds. Only a process of its own with a limit on its memory could hold that.
 """
 
 import functools
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 if TYPE_CHECKING:
     from tree_sitter import Language, Node, Tree
 
-_MAX_BYTES = 128 * 1024
+_MAX_CHARACTERS = 128 * 1024
 _MAX_SECONDS = 0.5  # CPU time of this thread, so that a busy machine gives the same answer as an idle one
 _YAML_LINES = 60  # a YAML block that is longer gives way to the widest block inside it that is not
 _NAME_CHARACTERS = 100
@@ -199,7 +201,7 @@ def enclosing(source: str, path: str, first: int, last: int) -> Enclosing | None
     lines = source.split("\n")
     count = len(lines) - (not lines[-1])  # what follows the last "\n" is a line only if there is something
     language = language_of(path)
-    if language is None or not 1 <= first <= last <= count or len(source) > _MAX_BYTES:
+    if language is None or not 1 <= first <= last <= count or len(source) > _MAX_CHARACTERS:
         return None
     if language == "yaml":
         block = _in_yaml(lines, first - 1, last - 1)
@@ -223,11 +225,12 @@ def _language(name: str) -> "Language":
 def _parse(language: str, data: bytes) -> "Tree | None":
     from tree_sitter import Parser  # noqa: PLC0415 -- imported late: many commands need no grammar
 
+    parser = Parser(_language(language))
     view = memoryview(data)
     give_up = time.thread_time() + _MAX_SECONDS
     try:
         # Only what is read through a callback can be given up: by True from the other callback.
-        return Parser(_language(language)).parse(
+        return parser.parse(
             lambda offset, _point: view[offset:],
             progress_callback=lambda _offset, _has_error: time.thread_time() > give_up,
         )

@@ -61,14 +61,15 @@ class _Span(NamedTuple):
 
 
 def warm_up(cache_dir: Path) -> None:
-    """Load Kingfisher in the background: 0.3 s, or 4 s where its compiled rules are not in `cache_dir` yet.
+    """Load Kingfisher in the background: 0.3 s, or 4 s where its compiled rules are not below `cache_dir` yet.
 
-    Without this call the first `redact` loads it and waits, with the rules in Kingfisher's own cache folder.
+    It keeps none, and takes 4 s each time, where others may write to the folder or one above it. Without this call
+    the first `redact` loads Kingfisher and waits, with the rules in Kingfisher's own cache folder.
     """
 
     def load() -> None:
         with suppress(RedactionError):  # the first `redact` tries again, and raises it
-            _kingfisher.load(cache_dir)
+            _kingfisher.load(cache_dir / "kingfisher")
 
     threading.Thread(target=load, name="kingfisher").start()
 

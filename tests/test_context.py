@@ -1,5 +1,4 @@
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -687,9 +686,8 @@ def test_a_large_file_is_not_read() -> None:
 )
 def test_gives_up_what_takes_too_long(path: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "_MAX_SECONDS", 0.05)
-    start = time.thread_time()
-    assert enclosing(f"class A {{\n{source}\n}}\n", path, 2, 2) is None
-    assert time.thread_time() - start < 5
+    assert enclosing(f"{source}\n", path, 1, 1) is None
+    assert context._parse(language_of(path) or "", f"{source}\n".encode()) is None
 
 
 @pytest.mark.parametrize("path", PATHS)

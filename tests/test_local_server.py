@@ -199,6 +199,17 @@ def test_three_early_deaths_end_the_start_with_the_end_of_the_log(place: Place) 
     assert place.log.count("exit code 0") == 3
 
 
+def test_a_start_that_somebody_stops_says_so(place: Place) -> None:
+    place.behave(die=1)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        started = pool.submit(place.start)
+        until(lambda: (place.state_dir / "student.log").exists() and "starting it again" in place.log)
+        assert place.stop()
+        with pytest.raises(server.LocalStudentError, match="was stopped while it started"):
+            started.result()
+    assert "Traceback" not in place.log
+
+
 def test_an_interrupted_start_leaves_nothing(place: Place) -> None:
     place.behave(slow=60)
 

@@ -309,11 +309,10 @@ def test_a_text_that_needs_too_many_passes_is_withheld(monkeypatch: pytest.Monke
 
 
 def test_loading_in_the_background_keeps_its_rules(fresh: module._Kingfisher, tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "kingfisher"
-    module.warm_up(folder)
+    module.warm_up(tmp_path)
     assert redact(f"glpat-{chars(20)}").found == {"gitlab-token": 1}
     wait_for_loading()
-    assert len(list(folder.iterdir())) == 1
+    assert len(list((tmp_path / "kingfisher").iterdir())) == 1
     assert fresh.load() is fresh.load()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import typer
 
 from bot import settings
+from bot.local.state import running
 
 PLANTED = """\
 Planted in the sample, for comparison:
@@ -63,6 +64,12 @@ def _play(folder: Path, *arguments: str) -> None:
         sys.exit(done.returncode)
 
 
+def _requests(state_dir: Path) -> int:
+    """Chat requests that the student on this machine has answered, by vLLM's log."""
+    here = running(state_dir)
+    return here.log.read_text("utf-8", "replace").count('POST /v1/chat/completions HTTP/1.1" 200') if here else 0
+
+
 def main() -> None:
     """Play the demo."""
     try:
@@ -75,7 +82,11 @@ def main() -> None:
     typer.echo(f"A sample repository with a branch to merge stands in {folder}")
     if chosen.student_url is None:
         _play(folder, "student", "start")
+    before = _requests(chosen.state_dir)
     _play(folder, "review", "--show-hidden")
+    if here := running(chosen.state_dir):
+        answered = _requests(chosen.state_dir) - before
+        typer.echo(f"\nvLLM's own access log counts {answered} answered requests: {here.log}")
     typer.echo(f"\n{PLANTED}")
     typer.echo(f"""
 What now?

@@ -126,7 +126,7 @@ class Supervisor:
 
     def end(self) -> None:
         """Have vLLM finish what runs, then end it and all its children."""
-        if self.vllm is None:
+        if self.vllm is None or self.vllm.returncode is not None:
             return
         if not ended(self.vllm):
             self.vllm.terminate()  # the API server alone: it drains, and its children must live for that

@@ -177,6 +177,12 @@ DESIGNS = (
         lambda document: [document],
     ),
     Design(
+        "the likeliest place, asked what is wrong *or why it is fine*, place held",
+        f"{WITH_NONE}Answer with JSON about the changed place that is most likely to be a problem: {BALANCED}.",
+        lambda part: _place(SEVERITY_LABELS, part),
+        lambda document: [document],
+    ),
+    Design(
         "one to three likeliest places with verdicts, places held",
         f'{WITH_NONE}Answer with JSON: {{"suspects": [...]}}: the one to three places that are most likely to be a '
         f"problem, the likeliest first. Each: {BALANCED}.",
