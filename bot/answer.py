@@ -8,11 +8,10 @@ to a known one.
 """
 
 import contextlib
-import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -187,29 +186,37 @@ def _problem_mass(logprobs: Sequence[TokenLogprob], starts: Sequence[int], text:
 _DECODER = json.JSONDecoder()
 _BRACES = 20
 """Places where the JSON may begin that are tried before giving up."""
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
 def _parse(model: type[_Schema], text: str) -> _Schema:
-    try:
-        return model.model_validate(_json_object(text))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise AnswerError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    """Read the last JSON object in the text that is of the schema: what stands before it may be thinking aloud."""
+    fault = "the JSON is broken or cut off" if "{" in text else "there is no JSON object in the answer"
+    answer: _Schema | None = None
+    for document in _documents(text):
+        try:
+            answer = model.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            fault = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    if answer is None:
+        raise AnswerError(fault)
+    return answer
 
 
-def _json_object(text: str) -> object:
-    """Find the JSON object in an answer that may have prose or a code fence around it."""
-    for candidate in (text, *_FENCED.findall(text)):
+def _documents(text: str) -> Iterator[object]:
+    """All JSON that an answer holds, with prose or code fences around it."""
+    with contextlib.suppress(ValueError, RecursionError):
+        yield json.loads(text)
+        return
+    at = text.find("{")
+    for _ in range(_BRACES):
+        if at < 0:
+            return
+        end = at + 1
         with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(candidate)
-    for brace in itertools.islice(re.finditer(r"\{", text), _BRACES):
-        with contextlib.suppress(ValueError, RecursionError):
-            return _DECODER.raw_decode(text, brace.start())[0]
-    if "{" in text:
-        raise AnswerError("the JSON is broken or cut off")
-    raise AnswerError("there is no JSON object in the answer")
+            document, end = _DECODER.raw_decode(text, at)
+            yield document
+        at = text.find("{", end)

@@ -72,7 +72,7 @@ def branch_change(folder: Path) -> LocalChange:
     tip = _commit(top, target)
     base = _merge_base(top, tip, head, target)
     title, description = _messages(top, "--no-merges", f"{base}..{head}")
-    files = _diff(top, base, head)
+    files = _diff(top, functools.partial(_blob, top, head), base, head)
     notes = [] if files else [f"There is nothing here that {_short(target)} lacks."]
     if count := len(_uncommitted(top)):
         notes.append(
@@ -117,7 +117,7 @@ def range_change(folder: Path, rev_range: str) -> LocalChange:
                 f"Use `{left}...{right}` for the commits of {right or 'HEAD'} alone."
             )
         title, description = _messages(top, "--no-merges", f"{base}..{head}")
-    files = _diff(top, base, head)
+    files = _diff(top, functools.partial(_blob, top, head), base, head)
     if not files:
         note = f"Nothing changes in {rev_range}. One commit alone is `--range COMMIT^!`."
     return LocalChange(
@@ -141,7 +141,7 @@ def staged_change(folder: Path) -> LocalChange:
         names = ", ".join(map(_text, conflicts))
         raise GitError(f"merge conflict in {names}: resolve it and `git add` the result before a review")
     base = _find(top, "HEAD") or _empty_tree(top)
-    files = _diff(top, "--cached", base)
+    files = _diff(top, functools.partial(_blob, top, ":0"), "--cached", base)
     notes = [] if files else ["Nothing is staged: `git add` what is to be reviewed."]
     if count := sum(state[1] != " " for state in _uncommitted(top)):
         notes.append(f"Changes that are not staged ({_count(count, 'file')}) are not in this review.")
@@ -192,6 +192,13 @@ def read_at(folder: Path, rev: str | None, path: str) -> str | None:
     if tree is None:
         raise _unknown(top, rev)
     return _blob(top, tree, path)
+
+
+def is_at(folder: Path, rev: str | None, path: str) -> bool:
+    """Whether there is such a file at the revision (None: in the working tree), text or not."""
+    if rev is None:
+        return (_root(folder) / path).exists()
+    return _run(top_level(folder), "cat-file", "-e", f"{rev}:{path}").returncode == 0
 
 
 # --- choosing revisions
@@ -275,7 +282,7 @@ def _empty_tree(top: Path) -> str:
 # --- reading
 
 
-def _diff(top: Path, *revisions: str) -> tuple[FileDiff, ...]:
+def _diff(top: Path, read: Callable[[str], str | None], *revisions: str) -> tuple[FileDiff, ...]:
     options = (
         "--patch",
         "--unified=3",
@@ -290,7 +297,17 @@ def _diff(top: Path, *revisions: str) -> tuple[FileDiff, ...]:
         "--submodule=short",
         "--ignore-submodules=none",
     )
-    return parse(_text(_git(top, "diff", *options, *revisions, "--")))
+    files = parse(_text(_git(top, "diff", *options, *revisions, "--")))
+    # A change may bring a .gitattributes that calls its own code binary: what is text is read as text.
+    called_binary = {file.path for file in files if file.unreadable == "binary file"}
+    paths = [path for path in called_binary if read(path) is not None]
+    if not paths:
+        return files
+    literal = [f":(top,literal){path}" for path in sorted(paths)]
+    again = {
+        file.path: file for file in parse(_text(_git(top, "diff", "--text", *options, *revisions, "--", *literal)))
+    }
+    return tuple(again.get(file.path, file) for file in files)
 
 
 def _messages(top: Path, *what: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from bot.diff import FileDiff, Hunk, Line, LineKind
 from bot.domain import NotRead
 from bot.policy import Policy
 from bot.prompt import ELIDED, Brief, Message, Part, review_messages
+from bot.redact import redact
 from bot.skip import reason_to_skip
 
 PART_LINES = 60
@@ -96,7 +97,7 @@ def plan(
             not_read.append(NotRead(file.path, reason))
             continue
         source = read_file(file.path)
-        told = replace(brief, instructions=policy.instructions_for(file.path), language=policy.language)
+        told = replace(brief, instructions=redact(policy.instructions_for(file.path)).text, language=policy.language)
         for hunk in file.hunks:
             for found in _divide(file.path, hunk, source, told, room):
                 if isinstance(found, NotRead):
@@ -124,11 +125,12 @@ def _divide(path: str, hunk: Hunk, source: str | None, brief: Brief, room: Room)
         lines = hunk.lines[start : start + count]
         if _asks(lines):
             if question is None:
-                yield NotRead(path, f"{_where(lines)}: longer than the student's context of {room.tokens} tokens")
+                room_words = f"{max(room.tokens, 0)} tokens for a prompt"
+                yield NotRead(path, f"{_where(lines)}: longer than the student's context ({room_words})", failed=True)
             elif question.part.first:
                 yield question
             else:
-                yield NotRead(path, "removed lines with no line beside them that can take a comment")
+                yield NotRead(path, f"{_where(lines)}: removed, with no line beside them that can take a comment")
         overlap = OVERLAP if start + count < len(hunk.lines) and count > 2 * OVERLAP else 0
         start += count - overlap
 

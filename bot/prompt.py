@@ -8,6 +8,7 @@ its own fence.
 
 import functools
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ import jinja2
 
 from bot.diff import Line, LineKind
 from bot.domain import Finding
+from bot.redact import redact
 
 
 class Message(TypedDict):
@@ -90,6 +92,7 @@ ELIDED = "..."
 """Stands in `Part.before` and `Part.after` for lines that are left out."""
 
 _GUTTER = 5
+_TURN_MARK = re.compile(r"<(?=[|\uff5c]|/?s>|(?:start|end)_of_turn>)")
 
 
 def annotate(part: Part) -> str:
@@ -106,7 +109,12 @@ def annotate(part: Part) -> str:
 
 
 def fence(name: str, text: str) -> str:
-    """Enclose untrusted text; the marks hold a hash of the text, so the text cannot hold its own end mark."""
+    """Enclose untrusted text; the marks hold a hash of the text, so the text cannot hold its own end mark.
+
+    What a chat template marks its turns with (`<|im_end|>` and the like) gets a blank, which makes it plain text:
+    a tokenizer would read it as the end of the message.
+    """
+    text = _TURN_MARK.sub("< ", text)
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
 
@@ -158,7 +166,7 @@ def review_messages(part: Part, brief: Brief) -> list[Message]:
         about=f"{brief.title.strip()}\n{description}".strip(),
         language=brief.language,
         instructions=brief.instructions.strip(),
-        path=part.path,
+        path=redact(part.path).text,
         change=annotate(part),
     )
     return [system_message(), {"role": "user", "content": user}]

@@ -22,11 +22,18 @@ from bot.answer import (
 )
 from bot.diff import FileDiff
 from bot.domain import Finding, HiddenReason, Judged, NotRead, Review, Usage
-from bot.endpoint import StudentError, StudentRefusedKey, StudentUnreachable, UnknownModel, UntrustedCertificate
+from bot.endpoint import (
+    ContextOverflow,
+    StudentError,
+    StudentRefusedKey,
+    StudentUnreachable,
+    UnknownModel,
+    UntrustedCertificate,
+)
 from bot.plan import Plan, Question, Room, plan
 from bot.policy import Policy
 from bot.prompt import Brief, Message, prompt_id, repair_messages, verify_messages
-from bot.redact import redact
+from bot.redact import Redacted, redact
 from bot.skip import reason_to_skip
 from bot.student import Reply
 from bot.triage import Candidate, triage
@@ -102,16 +109,27 @@ def prepare(change: Change, policy: Policy, room: Room) -> Prepared:
     """Take the secrets out of a change and divide it into questions. Asks nobody."""
     wanted = [file for file in change.files if reason_to_skip(file, policy) is None]
     sources = {file.path: text for file in wanted if (text := change.read_file(file.path)) is not None}
-    texts = [change.title, change.description, *map(_text, change.files)]
-    cleaned = [redact(text) for text in (*texts, *sources.values())]
-    found: Counter[str] = Counter()
-    for one in cleaned[: len(texts)]:  # a secret of the diff stands in the file too: counted once
-        found.update(one.found)
-    title, description, *diffs = (one.text for one in cleaned[: len(texts)])
-    files = tuple(_with_text(file, text) for file, text in zip(change.files, diffs, strict=True))
-    clean_sources = dict(zip(sources, (one.text for one in cleaned[len(texts) :]), strict=True))
-    planned = plan(files, clean_sources.get, policy, Brief(title=title, description=description), room)
+    title, description = redact(change.title), redact(change.description)
+    diffs = [redact(_text(file)) for file in change.files]
+    clean = {path: redact(text) for path, text in sources.items()}
+    named = [redact(file.path) for file in change.files] + [redact(text) for text in _instructions(policy, wanted)]
+    found = Counter(title.found) + Counter(description.found)
+    for one in named:
+        found += Counter(one.found)
+    for file, diff in zip(change.files, diffs, strict=True):
+        around = clean.get(file.path, NOTHING_FOUND).found
+        found += Counter(diff.found) | Counter(around)  # a secret of the diff stands in the file too: counted once
+    files = tuple(_with_text(file, diff.text) for file, diff in zip(change.files, diffs, strict=True))
+    brief = Brief(title=title.text, description=description.text)
+    planned = plan(files, lambda path: clean[path].text if path in clean else None, policy, brief, room)
     return Prepared(files, planned, tuple(sorted(found.items())))
+
+
+NOTHING_FOUND = Redacted("", {})
+
+
+def _instructions(policy: Policy, files: Iterable[FileDiff]) -> set[str]:
+    return {policy.instructions_for(file.path) for file in files}
 
 
 def _text(file: FileDiff) -> str:
@@ -131,116 +149,130 @@ async def review(
 ) -> Outcome:
     """Ask the student every planned question, check what it says, and judge what to show."""
     begun = time.monotonic()
-    asked = await _ask_all(prepared.plan.questions, student, concurrency, step)
+    line = _Line(student, concurrency)
+    asked = await _ask_all(prepared.plan.questions, line, step)
     candidates = [Candidate(answered.finding) for answered in asked if answered.finding]
     judged = triage(candidates, prepared.files, policy)
-    usage = sum((answered.usage for answered in asked), Usage())
     if policy.verify:
-        judged, spent = await _second_look(judged, prepared, policy, student, concurrency)
-        usage += spent
+        judged = await _second_look(judged, prepared, policy, line)
     not_read = (*prepared.plan.not_read, *_missing(asked))
     lacking = {missing.file for missing in not_read}
     result = Review(
         findings=judged,
-        read=tuple(file.path for file in prepared.files if file.path not in lacking),
+        read=tuple(dict.fromkeys(file.path for file in prepared.files if file.path not in lacking)),
         not_read=not_read,
         model=speaker.model,
         adapter=speaker.adapter,
         prompt_id=prompt_id(),
-        usage=replace(usage, seconds=time.monotonic() - begun),
+        usage=replace(line.usage, seconds=time.monotonic() - begun),
         redacted=prepared.redacted,
     )
-    errors = {str(answered.error): answered.error for answered in asked if answered.error}
-    return Outcome(result, tuple(errors.values()))
+    return Outcome(result, tuple({str(error): error for error in line.errors}.values()))
 
 
-_NO_USAGE = Usage()
+class _LostError(StudentError):
+    """Nobody was asked: the student was lost before."""
+
+    reason = "not asked: the student was lost before"
+
+
+class _Line:
+    """The line to the student: so many requests at once, and none once it is as good as gone."""
+
+    def __init__(self, student: Student, concurrency: int) -> None:
+        self._student = student
+        self._gate = asyncio.Semaphore(concurrency)
+        self._failures = 0  # in a row
+        self._lost = False
+        self.usage = Usage()
+        self.errors: list[StudentError] = []
+
+    async def ask(self, messages: Sequence[Message], *, schema: Mapping[str, object], max_tokens: int) -> Reply:
+        async with self._gate:
+            if self._lost:
+                raise _LostError
+            try:
+                reply = await self._student.ask(messages, schema=schema, max_tokens=max_tokens)
+            except StudentError as error:
+                self.errors.append(error)
+                self._failures += not isinstance(error, ContextOverflow)  # that one is about its question alone
+                if isinstance(error, _GONE) or self._failures >= FAILURES_IN_A_ROW:
+                    self._lost = True
+                raise
+            self._failures = 0
+            self.usage += reply.usage
+            return reply
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """What came of one question: a finding or none, or why it was not answered, with the error behind it if any."""
+    """What came of one question: a finding or none, or the reason why it was not answered."""
 
     question: Question
     finding: Finding | None = None
-    usage: Usage = _NO_USAGE
     reason: str | None = None
-    error: StudentError | None = None
 
 
-async def _ask_all(questions: Sequence[Question], student: Student, concurrency: int, step: Step) -> list[_Answered]:
-    gate = asyncio.Semaphore(concurrency)
-    failures: list[StudentError] = []
-    gone: list[StudentError] = []
+async def _ask_all(questions: Sequence[Question], line: _Line, step: Step) -> list[_Answered]:
     done = 0
 
     async def one(question: Question) -> _Answered:
         nonlocal done
-        async with gate:
-            if gone:
-                return _Answered(question, reason="not asked: the student was lost before", error=gone[0])
-            try:
-                answered = await _ask(question, student)
-                failures.clear()
-            except StudentError as error:
-                failures.append(error)
-                if isinstance(error, _GONE) or len(failures) >= FAILURES_IN_A_ROW:
-                    gone.append(error)
-                answered = _Answered(question, reason=error.reason, error=error)
-            done += 1
-            step(done, len(questions), question.part.path)
-            return answered
+        try:
+            answered = await _ask(question, line)
+        except StudentError as error:
+            answered = _Answered(question, reason=error.reason)
+        done += 1
+        step(done, len(questions), question.part.path)
+        return answered
 
     return await asyncio.gather(*(one(question) for question in questions))
 
 
-async def _ask(question: Question, student: Student) -> _Answered:
+async def _ask(question: Question, line: _Line) -> _Answered:
     """Ask one question; a broken answer is sent back once with what is wrong with it."""
     messages = question.messages
     schema = answer_schema(question.part.places)
-    first = await student.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
+    first = await line.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
     try:
-        return _read(question, first, first.usage)
+        return _Answered(question, _read(question, first))
     except AnswerError as error:
         messages = repair_messages(messages, first.text, str(error))
-    second = await student.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
-    usage = first.usage + second.usage
+    second = await line.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
     try:
-        return _read(question, second, usage)
+        return _Answered(question, _read(question, second))
     except AnswerError as error:
-        return _Answered(question, usage=usage, reason=f"the student's answer was unusable twice ({error})")
+        return _Answered(question, reason=f"the student's answer was unusable twice ({error})")
 
 
-def _read(question: Question, reply: Reply, usage: Usage) -> _Answered:
+def _read(question: Question, reply: Reply) -> Finding | None:
     if reply.finish_reason == "length":
         raise AnswerError("it was cut off: keep it shorter")
-    return _Answered(question, finding(question.part.path, parse_answer(reply.text), reply.logprobs), usage)
+    return finding(question.part.path, parse_answer(reply.text), reply.logprobs)
 
 
-async def _second_look(
-    judged: Sequence[Judged], prepared: Prepared, policy: Policy, student: Student, concurrency: int
-) -> tuple[tuple[Judged, ...], Usage]:
+_COULD_BE_SHOWN = {None, HiddenReason.OVER_CAP, HiddenReason.DUPLICATE}
+"""As things stand, or once others are refuted."""
+
+
+async def _second_look(judged: Sequence[Judged], prepared: Prepared, policy: Policy, line: _Line) -> tuple[Judged, ...]:
     """Ask about every finding that could be shown whether it is real; one that is not is hidden as refuted.
 
     Where the second look fails, the first one stands.
     """
-    gate = asyncio.Semaphore(concurrency)
 
-    async def look(one: Judged) -> tuple[Candidate, Usage]:
+    async def look(one: Judged) -> Candidate:
         question = _asked_about(one.finding, prepared.plan.questions)
-        if one.hidden not in {None, HiddenReason.OVER_CAP} or question is None:
-            return Candidate(one.finding), Usage()
+        if one.hidden not in _COULD_BE_SHOWN or question is None:
+            return Candidate(one.finding)
         messages = verify_messages(question.part, question.brief, one.finding)
         try:
-            async with gate:
-                reply = await student.ask(messages, schema=VERDICT_SCHEMA, max_tokens=_VERDICT_TOKENS)
-            return Candidate(one.finding, refuted=parse_verdict(reply.text).real == "no"), reply.usage
+            reply = await line.ask(messages, schema=VERDICT_SCHEMA, max_tokens=_VERDICT_TOKENS)
+            return Candidate(one.finding, refuted=parse_verdict(reply.text).real == "no")
         except (StudentError, AnswerError):
-            return Candidate(one.finding), Usage()
+            return Candidate(one.finding)
 
-    looked = await asyncio.gather(*(look(one) for one in judged))
-    again = triage([candidate for candidate, _ in looked], prepared.files, policy)
-    return again, sum((spent for _, spent in looked), Usage())
+    return triage(await asyncio.gather(*(look(one) for one in judged)), prepared.files, policy)
 
 
 def _asked_about(finding: Finding, questions: Sequence[Question]) -> Question | None:

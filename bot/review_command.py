@@ -16,17 +16,20 @@ from rich.table import Table
 from bot import git, report, settings, terminal
 from bot.answer import ANSWER_TOKENS
 from bot.diff import DiffError
-from bot.domain import Review, Severity
+from bot.domain import Review, Severity, Usage
 from bot.endpoint import StudentError
 from bot.local.state import running
 from bot.plan import Room
 from bot.policy import Policy, PolicyError, parse_policy
+from bot.prompt import prompt_id
 from bot.redact import RedactionError
 from bot.review import Outcome, Speaker, prepare, review
 from bot.student import Student
 from bot.tokens import DEFAULT_CONTEXT_TOKENS, TokenizerError, token_counter
 
 POLICY_FILE = ".apprentice.yml"
+REPAIR_TOKENS = 128
+"""Room for what a repair says beside the broken answer."""
 
 DONE, FAIL_ON_REACHED, WRONG_INPUT, INCOMPLETE = range(4)
 """The exit codes."""
@@ -83,9 +86,11 @@ def run(options: Options) -> int:
         chosen = settings.load(options.overrides)
         change = _change(options)
         policy, _ = _policy(options, change)
-        endpoint = _endpoint(chosen)
-        outcome = asyncio.run(_review(change, policy, chosen, endpoint))
-    except NoStudentError as error:
+        if change.files:
+            outcome = asyncio.run(_review(change, policy, chosen, _endpoint(chosen)))
+        else:  # nobody needs to be asked
+            outcome = Outcome(Review((), (), (), chosen.student_model or "none", None, prompt_id(), Usage()), ())
+    except (NoStudentError, StudentError) as error:
         return _complain(error, INCOMPLETE)
     except _WRONG_INPUT as error:
         return _complain(error, WRONG_INPUT)
@@ -94,14 +99,20 @@ def run(options: Options) -> int:
     for failure in outcome.errors:
         _say(f"error: {failure}")
     _print(outcome.review, options)
-    return _exit_code(outcome.review, options.fail_on)
+    return _exit_code(outcome, options.fail_on)
 
 
 def explain(options: Options) -> int:
     """Print every setting and every wish of the policy with its value and where it came from."""
     try:
         rows = settings.explain(options.overrides)
+    except settings.SettingsError as error:
+        return _complain(error, WRONG_INPUT)
+    try:
         policy, origin = _policy(options, _change(options))
+    except git.GitError as error:  # the settings are in force all the same
+        _say(f"note: no policy is read: {error}")
+        policy, origin = Policy(), ""
     except _WRONG_INPUT as error:
         return _complain(error, WRONG_INPUT)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -136,11 +147,13 @@ def _change(options: Options) -> git.LocalChange:
 def _policy(options: Options, change: git.LocalChange) -> tuple[Policy, str]:
     """Read the policy from where the change goes to, never from the change itself; says where that is."""
     text = git.read_at(options.folder, change.base, POLICY_FILE)
+    if text is None and git.is_at(options.folder, change.base, POLICY_FILE):
+        raise PolicyError([f"{POLICY_FILE}: it is too large or no UTF-8 text (PowerShell's `>` writes UTF-16)"])
     policy = parse_policy(text or "", name=POLICY_FILE)
     if options.threshold is not None:
         rules = tuple(rule.model_copy(update={"severity": None}) for rule in policy.paths)
         policy = policy.model_copy(update={"severity": options.threshold, "paths": rules})
-    return policy, f"{POLICY_FILE} at {change.base}"
+    return policy, f"{POLICY_FILE} {f'at {change.base}' if change.base else 'in the working tree'}"
 
 
 def _endpoint(chosen: settings.Settings) -> Endpoint:
@@ -173,7 +186,8 @@ async def _review(change: git.LocalChange, policy: Policy, chosen: settings.Sett
         except StudentError:
             pass  # the first question meets the same error, and is reported with what it costs
         room = Room(
-            tokens=(context or DEFAULT_CONTEXT_TOKENS) - 2 * ANSWER_TOKENS,  # twice: a repair holds an answer
+            # twice: a repair holds the first answer, and some words about it
+            tokens=(context or DEFAULT_CONTEXT_TOKENS) - 2 * ANSWER_TOKENS - REPAIR_TOKENS,
             count=token_counter(endpoint.tokenizer),
             requests=chosen.max_requests,
         )
@@ -205,10 +219,10 @@ def _print(done: Review, options: Options) -> None:
     sys.stdout.write(formats[options.output_format]())
 
 
-def _exit_code(done: Review, fail_on: Severity | None) -> int:
-    if not done.complete:
+def _exit_code(outcome: Outcome, fail_on: Severity | None) -> int:
+    if outcome.errors or not outcome.review.complete:
         return INCOMPLETE
-    if fail_on is not None and any(finding.severity >= fail_on for finding in done.shown):
+    if fail_on is not None and any(finding.severity >= fail_on for finding in outcome.review.shown):
         return FAIL_ON_REACHED
     return DONE
 

@@ -39,8 +39,10 @@ def triage(candidates: Sequence[Candidate], files: Sequence[FileDiff], policy: P
         One judged finding for each candidate, worst first: by severity, then those on changed lines before those
         on context lines only, then by confidence (an unknown one last), file and line.
     """
-    codes = {file.path: _Code(file) for file in files}
-    located = [_locate(candidate, codes.get(candidate.finding.file)) for candidate in candidates]
+    codes: dict[str, list[_Code]] = {}
+    for file in files:  # a patch of several commits may hold a file more than once
+        codes.setdefault(file.path, []).append(_Code(file))
+    located = [_locate(candidate, codes.get(candidate.finding.file, [])) for candidate in candidates]
     threshold_for = functools.cache(policy.threshold_for)
     said: set[tuple[object, ...]] = set()
     shown = 0
@@ -90,12 +92,13 @@ class _Located:
         )
 
 
-def _locate(candidate: Candidate, code: "_Code | None") -> _Located:
+def _locate(candidate: Candidate, codes: "Sequence[_Code]") -> _Located:
     finding = candidate.finding
-    place = code.nearest(finding.quote, finding.line) if code else None
-    if code is None or place is None:
+    places = [(place, code) for code in codes if (place := code.nearest(finding.quote, finding.line))]
+    if not places:
         unverified = replace(finding, suggestion=None)
         return _Located(unverified, candidate.refuted, verified=False, changed=False)
+    place, code = min(places, key=lambda found: abs(found[0].first - finding.line))
     verified = replace(
         finding,
         line=place.first,

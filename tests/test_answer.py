@@ -55,6 +55,7 @@ def test_the_schema_holds_the_place_to_the_lines_that_are_there() -> None:
         f"Sure, here it is:\n```json\n{WHOLE}\n```\nAnything else?",
         f"```\n{WHOLE}\n```",
         f"The code is {{odd}}. {WHOLE} That is all.",
+        f"The body {{}} is empty.\n{json.dumps(SUSPECT | {'line': 3})}\nNo, rather:\n{WHOLE}",
         json.dumps(SUSPECT | {"severity": " Major ", "line": "12", "extra": 1}),
         json.dumps({key: value for key, value in SUSPECT.items() if key != "suggestion"}),
     ],

@@ -661,3 +661,22 @@ def test_a_patch_is_read_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "x").write_text("b\n")
     change = patch_change(tmp_path, b"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n")
     assert change.read_file("x") == "b\n"
+
+
+def test_a_change_cannot_hide_its_code_by_calling_it_binary(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=T", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-b", "main")
+    git("commit", "--allow-empty", "-m", "Start")
+    git("switch", "-c", "topic")
+    (tmp_path / ".gitattributes").write_text("*.py -diff\n")
+    (tmp_path / "a.py").write_text("import os\n")
+    (tmp_path / "b.bin").write_bytes(b"a\0b")
+    git("add", "-A")
+    git("commit", "-m", "Hide")
+    files = {file.path: file for file in branch_change(tmp_path).files}
+    assert files["a.py"].unreadable is None
+    assert files["a.py"].new_lines[1].text == "import os"
+    assert files["b.bin"].unreadable == "binary file"

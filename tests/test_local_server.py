@@ -286,8 +286,11 @@ def test_what_a_killed_pair_leaves_is_ended_by_the_next_start(place: Place) -> N
     os.kill(student.pid, signal.SIGKILL)
     until(lambda: state.running(place.state_dir) is None)
     assert worker.is_running()
+    temporary = (place.state_dir / "run" / "temporary").readlink()
+    assert temporary.is_dir()
     place.start()
     assert not worker.is_running()
+    assert not temporary.exists()
     assert any("left behind" in line for line in place.heard.kept)
 
 

@@ -98,7 +98,9 @@ def test_without_room_the_code_around_goes_first_then_lines_are_split() -> None:
 def test_a_line_longer_than_the_context_is_listed_and_its_neighbours_are_read() -> None:
     lines = [*(f"a{number} = 1" for number in range(10)), "x" * 5_000, *(f"b{number} = 1" for number in range(10))]
     made = planned(added("a.py", lines), within=room(4_500))
-    assert made.not_read == (NotRead("a.py", "line 11: longer than the student's context of 4500 tokens"),)
+    assert made.not_read == (
+        NotRead("a.py", "line 11: longer than the student's context (4500 tokens for a prompt)", failed=True),
+    )
     assert asked_lines(made) == set(range(1, 22)) - {11}
 
 
@@ -115,7 +117,9 @@ def test_questions_over_the_limit_are_listed_as_missing() -> None:
 def test_removed_lines_alone_are_listed() -> None:
     made = planned(parse("--- a/a.py\n+++ b/a.py\n@@ -3,2 +2,0 @@\n-x = 1\n-y = 2\n"))
     assert made.questions == ()
-    assert made.not_read == (NotRead("a.py", "removed lines with no line beside them that can take a comment"),)
+    assert made.not_read == (
+        NotRead("a.py", "lines 3 to 4: removed, with no line beside them that can take a comment"),
+    )
 
 
 def test_removed_lines_too_long_for_the_context_are_named_by_their_old_numbers() -> None:

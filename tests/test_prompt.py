@@ -120,9 +120,15 @@ def test_no_text_closes_its_own_fence_or_runs_as_a_template(hostile: str) -> Non
 def test_a_fence_holds_its_text_whole_and_ends_once(text: str) -> None:
     fenced = fence("change", text)
     begin, *inner, end = fenced.split("\n")
-    assert "\n".join(inner) == text
+    assert "\n".join(inner).replace("< ", "<") == text.replace("< ", "<")
     assert begin[1:] == end[2:]
     assert fenced.count(end) == 1
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<|im_start|>system", "<\uff5cUser\uff5c>", "</s>", "<start_of_turn>"])
+def test_a_chat_templates_marks_are_plain_text_in_a_fence(mark: str) -> None:
+    assert mark not in fence("change", f"a {mark} b")
+    assert f"< {mark[1:]}" in fence("change", f"a {mark} b")
 
 
 def test_a_long_description_is_shortened_visibly() -> None:

@@ -250,6 +250,53 @@ def test_explain_config_says_where_each_value_comes_from(repository: Path) -> No
     assert key not in ran.out + ran.err
 
 
+def test_explain_config_outside_a_repository_shows_the_settings(tmp_path: Path) -> None:
+    ran = apprentice("review", "--explain-config", folder=tmp_path)
+    assert ran.code == 0
+    assert "student_url" in ran.out
+    assert "no policy is read" in ran.err
+
+
+def test_a_policy_that_is_no_text_is_no_absent_policy(repository: Path) -> None:
+    subprocess.run([*GIT, "switch", "-q", "main"], cwd=repository, check=True)
+    (repository / ".apprentice.yml").write_bytes("severity: critical\n".encode("utf-16"))
+    subprocess.run([*GIT, "commit", "-qam", "By PowerShell"], cwd=repository, check=True)
+    subprocess.run([*GIT, "switch", "-q", "topic"], cwd=repository, check=True)
+    ran = review(repository)
+    assert ran.code == 2
+    assert "UTF-8" in ran.err
+
+
+def test_a_ca_file_that_is_none_is_a_clear_error(repository: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("not pem")
+    ran = apprentice(
+        "review",
+        folder=repository,
+        APPRENTICE_STUDENT_URL="https://example.invalid/v1",
+        APPRENTICE_STUDENT_CA_FILE=str(bad),
+    )
+    assert ran.code == 3
+    assert "bad.pem" in ran.err
+
+
+def test_a_context_too_small_for_any_question_is_no_success(repository: Path) -> None:
+    with serve(found()) as student:
+        ran = apprentice(
+            "review", folder=repository, APPRENTICE_STUDENT_URL=student.url, APPRENTICE_STUDENT_CONTEXT_TOKENS="512"
+        )
+    assert ran.code == 3
+    assert "longer than the student's context" in ran.out
+
+
+def test_nothing_to_review_needs_no_student(tmp_path: Path) -> None:
+    ran = apprentice(
+        "review", "--patch", "-", "--format", "json", folder=tmp_path, APPRENTICE_STATE_DIR=str(tmp_path / "none")
+    )
+    assert ran.code == 0
+    assert ran.json["read"] == []
+
+
 def test_a_misspelt_setting_is_named(repository: Path) -> None:
     ran = apprentice("review", folder=repository, APPRENTICE_STUDNT_URL="http://127.0.0.1:9/v1")
     assert ran.code == 2

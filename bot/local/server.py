@@ -27,6 +27,7 @@ from bot.local.state import (
     RunningStudent,
     alive,
     api_key,
+    clear_temporary,
     forget_adapter,
     leftovers,
     read_phase,
@@ -141,6 +142,7 @@ def clean(state_dir: Path, progress: Progress) -> None:
     if processes := leftovers(state_dir):
         progress.keep(f"Ending what it left behind: {', '.join(str(one.pid) for one in processes)}")
         end(processes)
+    clear_temporary(places)
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -279,6 +281,7 @@ def stop(state_dir: Path, progress: Progress) -> bool:
         if alive(student):
             end([psutil.Process(student.pid)])
     end(leftovers(state_dir))
+    clear_temporary(places)
     places.state.unlink(missing_ok=True)
     return student is not None
 

@@ -6,6 +6,7 @@ and `remember_adapter` and `forget_adapter` keep the list that a restarted stude
 
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,11 @@ class Places:
     def run(self) -> Path:
         """Where vLLM runs: the guard and the supervisor's phase."""
         return self.state_dir / "run"
+
+    @property
+    def temporary(self) -> Path:
+        """A link to vLLM's temporary folder, which is elsewhere: its sockets need a short path."""
+        return self.run / "temporary"
 
     @property
     def phase(self) -> Path:
@@ -176,6 +182,13 @@ def read_adapters(state_dir: Path) -> dict[str, Remembered]:
         return Adapters.model_validate_json(Places(state_dir).adapters.read_bytes()).adapters
     except (FileNotFoundError, ValidationError):
         return {}
+
+
+def clear_temporary(places: Places) -> None:
+    """Remove vLLM's temporary folder, if one is left."""
+    if places.temporary.is_symlink():
+        shutil.rmtree(places.temporary.readlink(), ignore_errors=True)
+        places.temporary.unlink()
 
 
 def leftovers(state_dir: Path) -> list[psutil.Process]:

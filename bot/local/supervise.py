@@ -12,7 +12,6 @@ import argparse
 import ctypes
 import http.client
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Literal, NoReturn
 
 from bot.local.command import DRAIN_SECONDS
 from bot.local.files import write_json
-from bot.local.state import Phase, Places, remembered
+from bot.local.state import Phase, Places, clear_temporary, remembered
 from bot.local.talk import AdapterRefusedError, healthy, load_adapter
 
 KILL_SECONDS = DRAIN_SECONDS + 5
@@ -63,6 +62,7 @@ class Supervisor:
         """Supervise until stopped or hopeless; the exit code."""
         signal.signal(signal.SIGTERM, raise_stop)
         temporary = tempfile.mkdtemp(prefix="apprentice-student-")  # vLLM leaves files in it
+        self.places.temporary.symlink_to(temporary)
         try:
             self.keep_alive(temporary)
         except Stop:
@@ -72,7 +72,7 @@ class Supervisor:
             say("stopped")
             return 0
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            clear_temporary(self.places)
         self.phase("gave up")
         say(f"gave up after {self.restarts + 1} deaths")
         return 1
