@@ -5,7 +5,6 @@ python -m tests.bench [--fast]      --fast leaves out what needs a running vLLM
 
 import argparse
 import asyncio
-import json
 import os
 import re
 import statistics
@@ -206,7 +205,7 @@ async def _bare(prepared: Prepared, url: str, key: str, model: str) -> Pass:
                 },
             }
             async with gate:
-                response = await client.post(f"{url}/chat/completions", content=json.dumps(body))
+                response = await client.post(f"{url}/chat/completions", json=body)
             told = response.raise_for_status().json()["usage"]
             usages.append(Usage(1, told["prompt_tokens"], 0, told["completion_tokens"]))
 
