@@ -4,6 +4,7 @@ The environment and the model come from the ordinary cache, through the product'
 them. One vLLM serves the whole session.
 """
 
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from bot.settings import load
 from tests.vllm_adapter import make_adapter
 
 SMALL = "smollm2-135m-instruct"
+
+# Started in the background by a shell (CI may), the tests and all they start would ignore Ctrl-C for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port() -> int:
