@@ -61,8 +61,8 @@ class Finding:
         explanation: why it is a problem, in plain text.
         quote: the code it speaks of, as the student quoted it (after triage: as it stands in the diff).
         suggestion: the code that would replace lines `line` to `end_line`, or None.
-        confidence: 0 to 1, how sure the student was of the severity; None where the endpoint gives no
-            log-probabilities.
+        confidence: 0 to 1, how sure the student was that there is a problem at all; None where the endpoint gives
+            no log-probabilities.
     """
 
     file: str
