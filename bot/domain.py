@@ -7,6 +7,7 @@ import enum
 import functools
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @functools.total_ordering
@@ -191,3 +192,58 @@ class Review:
     def complete(self) -> bool:
         """False when a part of the review is missing through a failure."""
         return not any(missing.failed for missing in self.not_read)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MergeRef:
+    """Which merge request: the forge's id of the target project, and the number within it."""
+
+    project: int
+    iid: int
+
+    def __str__(self) -> str:
+        return f"{self.project}!{self.iid}"
+
+
+class VoteOrigin(enum.StrEnum):
+    """How a human said what they think of a posted finding."""
+
+    EMOJI = "emoji"
+    REPLY = "reply"
+    RESOLVED = "resolved"  # resolved by a human, with the line as it was
+    CHANGED = "changed"  # the line was changed before the merge
+    APPLIED = "applied"  # the suggestion was applied
+
+
+class VoteReason(enum.StrEnum):
+    """Why a finding was voted down, where the voter said so."""
+
+    WRONG = "wrong"
+    NIT = "nit"
+    KNOWN = "known"
+    NOT_HERE = "not_here"
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one human thought of one posted finding. A person has one voice per finding: the strongest origin counts.
+
+    Args:
+        merge: where the finding was posted.
+        fingerprint: the finding's.
+        voter: pseudonym of the person (`bot.feedback.pseudonym`), never a name or an id.
+        up: whether it was right to say it.
+        origin: how it was said.
+        reason: why not, where the voter said so.
+        weight: 0 to 1, how much it counts.
+        at: when.
+    """
+
+    merge: MergeRef
+    fingerprint: str
+    voter: str
+    up: bool
+    origin: VoteOrigin
+    reason: VoteReason | None
+    weight: float
+    at: datetime
