@@ -19,25 +19,31 @@ from pydantic import BaseModel, ConfigDict
 
 from bot.domain import Finding, Severity
 
-_BADGES = {Severity.CRITICAL: "🔴", Severity.MAJOR: "🟠", Severity.MINOR: "🟡", Severity.TRIVIAL: "🔵"}
+BADGES = {Severity.CRITICAL: "🔴", Severity.MAJOR: "🟠", Severity.MINOR: "🟡", Severity.TRIVIAL: "🔵"}
 
 _MAX_TITLE = 300  # characters, as all below; with these a note stays far below GitLab's limit of 1,000,000
 _MAX_TEXT = 8_000
 _MAX_SUGGESTED_LINES = 100  # above the commented line; GitLab takes no more
 
 
-def render(finding: Finding) -> str:
+def render(finding: Finding, footer: str = "") -> str:
     """Write the note for a finding that is commented at its end line.
 
     A text that is longer than a person reads is cut, and characters that no text may hold are replaced; all
     else comes back from `parse_marker` exactly.
+
+    Args:
+        finding: what is said.
+        footer: Markdown of our own that stands below it; it is not escaped, so nothing of a model or a person may be
+            in it.
     """
     finding = _bounded(finding)
     parts = (
-        f"{_BADGES[finding.severity]} **{finding.severity}** · {finding.category}",
+        f"{BADGES[finding.severity]} **{finding.severity}** · {finding.category}",
         _bold(finding.title),
-        _prose(finding.explanation),
+        prose(finding.explanation),
         _suggestion(finding),
+        footer,
         f"<!-- apprentice:finding:v1:{_encode(finding)} -->",
     )
     return "\n\n".join(part for part in parts if part)
@@ -121,15 +127,20 @@ _SIGN = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])|[@#!%^](?=\u2060)
 _LINE_START = re.compile(r"\A(?:(?P<number>\d+)(?=[.)])|[-+=:#])")  # lists, headings, rules, definitions
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Keep lines, paragraphs and balanced code spans of a text; all else in it is shown as it is written."""
     lines = [_inline(line) for line in _lines(text)]
     paragraphs = ("\\\n".join(group) for filled, group in itertools.groupby(lines, bool) if filled)
     return "\n\n".join(paragraphs)
 
 
+def one_line(text: str) -> str:
+    """The same for a text that shall stay in one line, such as a title."""
+    return _inline(" ".join(filter(None, _lines(text))))
+
+
 def _bold(text: str) -> str:
-    line = _inline(" ".join(filter(None, _lines(text))))
+    line = one_line(text)
     return f"**{line}**" if line else ""
 
 

@@ -94,6 +94,8 @@ class HiddenReason(enum.StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     DUPLICATE = "duplicate"
     OVER_CAP = "over_cap"
+    ALREADY_SAID = "already_said"
+    DISMISSED = "dismissed"
 
     @property
     def words(self) -> str:
@@ -108,6 +110,8 @@ _HIDDEN_WORDS = {
     HiddenReason.LOW_CONFIDENCE: "below the confidence floor",
     HiddenReason.DUPLICATE: "said already in this review",
     HiddenReason.OVER_CAP: "over the cap of findings for one review",
+    HiddenReason.ALREADY_SAID: "said before on this merge request",
+    HiddenReason.DISMISSED: "dismissed on this merge request: a person rejected or resolved it",
 }
 
 

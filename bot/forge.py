@@ -10,6 +10,9 @@ from typing import Literal, Protocol
 from bot.diff import FileDiff
 from bot.domain import MergeRef, NotRead
 
+SUMMARY_MARKER = "<!-- apprentice:summary:v1 -->"
+"""The last line of the bot's summary note, by which it is found again (its author must be the bot)."""
+
 
 class ForgeError(RuntimeError):
     """The forge did not do what was asked. The message says what was tried, what happened and the way out."""

@@ -10,6 +10,11 @@
       - glob: tests/
         severity: major
         instructions: Test data may look like secrets; that is fine.   # said besides the general ones
+    drafts: false              # whether drafts are reviewed without being asked
+    bots: false                # whether merge requests that bots opened are
+    seed_votes: true           # the bot puts 👍 and 👎 on its comments, so that a vote is one click
+    author_weight: 0.5         # how much a 👎 of the merge request's author counts: 0 (nothing) to 1 (as a reviewer's)
+    fail_on: major             # commit status `apprentice`: failed from this severity up; without it there is none
 
 A file with mistakes gives one `PolicyError` that names all of them, each with its line.
 """
@@ -100,10 +105,8 @@ _Instructions = Annotated[
     Field(max_length=2000, description="text of at most 2,000 characters"),
     AfterValidator(_check_text),
 ]
-_Severity = Annotated[
-    Severity,
-    Field(strict=False, description=f"{', '.join(map(str, list(Severity)[:-1]))} or {Severity.CRITICAL}"),
-]
+_SEVERITIES = f"{', '.join(map(str, list(Severity)[:-1]))} or {Severity.CRITICAL}"
+_Severity = Annotated[Severity, Field(strict=False, description=_SEVERITIES)]
 
 
 class _Section(BaseModel):
@@ -133,6 +136,11 @@ class Policy(_Section):
         ignore: globs of files that are not read.
         include: globs of files that are read although `ignore` or a built-in rule would skip them.
         paths: other thresholds and further instructions by path.
+        drafts: whether drafts are reviewed without being asked.
+        bots: whether merge requests that bots opened are reviewed without being asked.
+        seed_votes: whether the bot gives its comments 👍 and 👎, so that a vote is one click.
+        author_weight: by what a vote of the merge request's author against a finding is multiplied.
+        fail_on: from which severity up the commit status fails; None: the bot sets no status.
     """
 
     severity: _Severity = Severity.MINOR
@@ -151,6 +159,18 @@ class Policy(_Section):
     paths: tuple[PathRule, ...] = Field(
         (), max_length=100, description="a list of rules, each with glob and severity, instructions or both"
     )
+    drafts: bool = Field(default=False, description="true or false")
+    bots: bool = Field(default=False, description="true or false")
+    seed_votes: bool = Field(default=True, description="true or false")
+    author_weight: float = Field(0.5, ge=0, le=1, description="a number from 0 to 1")
+    fail_on: _Severity | None = Field(None, description=f"{_SEVERITIES}; without a value there is no status")
+
+    def with_threshold(self, severity: Severity | None) -> "Policy":
+        """This policy with one threshold for all paths, as somebody asked for on the merge request; None: as it is."""
+        if severity is None:
+            return self
+        paths = tuple(rule.model_copy(update={"severity": None}) for rule in self.paths)
+        return self.model_copy(update={"severity": severity, "paths": paths})
 
     def threshold_for(self, path: str) -> Severity:
         """Give the lowest severity shown for this path: that of the last rule that matches and sets one."""
@@ -187,7 +207,8 @@ def parse_policy(text: str, *, name: str = ".apprentice.yml") -> Policy:
 
 
 _TAG = "tag:yaml.org,2002:"
-_TEXT_KEYS = ("severity", "language", "instructions", "ignore", "include", "glob")
+_SEVERITY_KEYS = ("severity", "fail_on")
+_TEXT_KEYS = (*_SEVERITY_KEYS, "language", "instructions", "ignore", "include", "glob")
 _READ_AS = {
     "bool": "true or false",
     "null": "no value",
@@ -314,7 +335,7 @@ class _Reader:
             return
         node = self.places[at]
         because = f" ({reason})" if reason else ""
-        meant = _closest(node.value, [str(level) for level in Severity]) if at[-1] == "severity" else ""
+        meant = _closest(node.value, [str(level) for level in Severity]) if at[-1] in _SEVERITY_KEYS else ""
         hint = _hint(node, text=any(key in _TEXT_KEYS for key in at))
         message = f"{_dotted(at)} cannot be {_shown(node)}{because}{meant or ';'} it takes {_takes(at)}{hint}"
         self._report(node, message)

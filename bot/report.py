@@ -282,7 +282,7 @@ def as_markdown(review: Review, *, show_hidden: bool = False) -> str:
     parts = [f"**{count_words(len(shown), 'finding')}:** {severity_words(shown)}" if shown else "**No findings**"]
     if not review.complete:
         parts.append("**This review is incomplete:** a part of the change could not be read.")
-    parts += [_markdown_finding(finding) for finding in shown]
+    parts += [markdown_finding(finding) for finding in shown]
     if hidden:
         parts.append(f"**{len(hidden):,} hidden:** {hidden_words(review)}")
     if hidden and show_hidden:
@@ -294,28 +294,31 @@ def as_markdown(review: Review, *, show_hidden: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_finding(finding: Finding) -> str:
+def markdown_finding(finding: Finding) -> str:
+    """A finding away from its line: place, what is said, the quoted code, the suggestion as a diff."""
     prose = render(replace(finding, suggestion=None)).rpartition("\n\n<!--")[0]  # without the hidden marker
     sure = "" if finding.confidence is None else f" ({finding.confidence:.0%} sure)"
     quote = [f"{number} | {line}" for number, line in enumerate(text_lines(finding.quote), finding.line)]
-    parts = [f"#### {_span(place(finding))}{sure}", prose, _block("text", quote)]
+    parts = [f"#### {code_span(place(finding))}{sure}", prose, _block("text", quote)]
     if finding.suggestion is not None:
         parts += ["Suggestion:", _block("diff", [f"+{line}" for line in text_lines(finding.suggestion)])]
     return "\n\n".join(parts)
 
 
 def _markdown_hidden(finding: Finding, reason: HiddenReason) -> str:
-    return f"- {_span(place(finding))} {finding.severity}, {finding.category}, {reason.words}: {_span(finding.title)}"
+    what = f"{finding.severity}, {finding.category}, {reason.words}"
+    return f"- {code_span(place(finding))} {what}: {code_span(finding.title)}"
 
 
 def _markdown_not_read(missing: Iterable[NotRead]) -> list[str]:
     """A bullet for each failed part, then one for each reason to skip."""
-    failed = [f"- ⚠️ {_span(part.file)}: {_span(part.reason)}" for part in missing if part.failed]
+    failed = [f"- ⚠️ {code_span(part.file)}: {code_span(part.reason)}" for part in missing if part.failed]
     skipped = skipped_by_reason(missing)
-    return failed + [f"- {_span(reason)}: {', '.join(map(_span, files))}" for reason, files in skipped.items()]
+    return failed + [f"- {code_span(reason)}: {', '.join(map(code_span, files))}" for reason, files in skipped.items()]
 
 
-def _span(text: str) -> str:
+def code_span(text: str) -> str:
+    """Any text as one code span in which nothing acts; what could reorder or hide text is spelled out."""
     content = printable(text) or " "
     ticks = "`" * (1 + max(map(len, re.findall("`+", content)), default=0))
     pad = " " if content.strip(" `") != content and content.strip(" ") else ""

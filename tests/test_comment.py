@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bot.comment import parse_marker, render
+from bot.comment import one_line, parse_marker, render
 from bot.domain import Category, Finding, Severity
 
 FINDING = Finding(
@@ -92,6 +92,18 @@ def test_a_note_looks_like_this() -> None:
         "```\n"
     )
     assert re.fullmatch(r"<!-- apprentice:finding:v1:[A-Za-z0-9+/]+=* -->", marker)
+
+
+def test_a_footer_stands_between_the_text_and_the_marker() -> None:
+    note = render(FINDING, "<sub>Rate this</sub>")
+    text, _, marker = render(FINDING).rpartition("\n\n")
+    assert note == f"{text}\n\n<sub>Rate this</sub>\n\n{marker}"
+    assert parse_marker(note) == FINDING
+
+
+def test_a_text_for_one_line_keeps_to_it() -> None:
+    assert one_line("/merge\n\n# `x`\r@all ") == f"\\/{JOINER}merge # `x` \\@{JOINER}all"
+    assert one_line(" \n") == ""
 
 
 def test_without_title_explanation_and_suggestion_little_is_left() -> None:

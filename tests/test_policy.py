@@ -9,7 +9,10 @@ import bot.policy
 from bot.domain import Severity
 from bot.policy import MAX_BYTES, Policy, PolicyError, matching_glob, parse_policy
 
-ALLOWED = "severity, max_findings, min_confidence, verify, language, instructions, ignore, include, paths"
+ALLOWED = (
+    "severity, max_findings, min_confidence, verify, language, instructions, ignore, include, paths, "
+    "drafts, bots, seed_votes, author_weight, fail_on"
+)
 SEVERITIES = "trivial, minor, major or critical"
 GLOB = "one glob, for example src/**/*.py"
 LANGUAGE = "a language, for example en, de, pt-BR or German"
@@ -47,6 +50,11 @@ paths:
 - glob: tests/
   severity: critical
 - {glob: "*.tf", instructions: Mind the state.}
+drafts: true
+bots: true
+seed_votes: false
+author_weight: 0
+fail_on: critical
 """
     policy = parse_policy(text.replace("\n\tTabs", "\n  \tTabs"))
     assert policy.severity is Severity.MAJOR
@@ -58,6 +66,17 @@ paths:
     assert policy.ignore == ("docs/", "*.sql", "!keep.sql")
     assert policy.include == ("vendor/ours/",)
     assert [rule.glob for rule in policy.paths] == ["tests/", "*.tf"]
+    assert (policy.drafts, policy.bots, policy.seed_votes) == (True, True, False)
+    assert policy.author_weight == 0.0
+    assert policy.fail_on is Severity.CRITICAL
+
+
+def test_what_the_bot_does_without_a_word_in_the_policy() -> None:
+    policy = Policy()
+    assert (policy.drafts, policy.bots, policy.seed_votes) == (False, False, True)
+    assert policy.author_weight == 0.5
+    assert policy.fail_on is None
+    assert parse_policy("fail_on: null") == policy
 
 
 def test_a_key_without_a_value_keeps_its_default() -> None:
@@ -96,6 +115,14 @@ paths:
 def test_the_last_rule_that_matches_wins(path: str, severity: Severity, instructions: str) -> None:
     assert POLICY.threshold_for(path) is severity
     assert POLICY.instructions_for(path) == instructions
+
+
+def test_a_threshold_that_somebody_asked_for_holds_for_all_paths() -> None:
+    asked = POLICY.with_threshold(Severity.MAJOR)
+    for path in ("README.md", "src/a.gen.py", "src/core/a.py"):
+        assert asked.threshold_for(path) is Severity.MAJOR
+        assert asked.instructions_for(path) == POLICY.instructions_for(path)
+    assert POLICY.with_threshold(None) is POLICY
 
 
 def test_without_any_instructions_there_are_none() -> None:
@@ -168,6 +195,14 @@ ONE_PROBLEM = {
     "min_confidence: true": "1:17: min_confidence cannot be true; it takes a number from 0 to 1",
     "verify: maybe": '1:9: verify cannot be "maybe"; it takes true or false',
     "verify: {a: b}": "1:9: verify cannot be keys with values; it takes true or false",
+    "drafts: sometimes": '1:9: drafts cannot be "sometimes"; it takes true or false',
+    "bots: 1": "1:7: bots cannot be 1; it takes true or false",
+    "seed_votes: 'false'": '1:13: seed_votes cannot be "false"; it takes true or false; write it without quotes',
+    "author_weight: 1.5": "1:16: author_weight cannot be 1.5; it takes a number from 0 to 1",
+    "fail_on: criticl": f'1:10: fail_on cannot be "criticl"; did you mean "critical"? '
+    f"it takes {SEVERITIES}; without a value there is no status",
+    "fail_on: off": f"1:10: fail_on cannot be off; it takes {SEVERITIES}; without a value there is no status; "
+    f"YAML reads it as true or false {READ_AS}",
     "language: no": f"1:11: language cannot be no; it takes {LANGUAGE}; YAML reads it as true or false {READ_AS}",
     "language: 2024-13-45": f"1:11: language cannot be 2024-13-45; it takes {LANGUAGE}",
     "language: en;": f'1:11: language cannot be "en;"; it takes {LANGUAGE}',

@@ -161,6 +161,8 @@ CONTRACT = {
                             "low_confidence",
                             "duplicate",
                             "over_cap",
+                            "already_said",
+                            "dismissed",
                         ]
                     },
                 },
