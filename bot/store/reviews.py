@@ -1,0 +1,234 @@
+"""Reviews, their findings and the notes that say them."""
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy.orm import Session
+
+from bot.domain import Category, Finding, HiddenReason, Judged, MergeRef, NotRead, Review, Severity, Usage
+from bot.forge import DiffRefs, Publication
+from bot.store.database import Database
+from bot.store.rows import FindingRow, NoteRow, ReviewRow, storable
+from bot.store.values import ReviewState, StoredFinding, StoredReview
+
+
+class Reviews(Database):
+    """The part of the store that is about reviews. Every method may be called twice: a durable step may run twice.
+
+    A review that is gone (its project was forgotten while it ran) is passed over in silence.
+    """
+
+    def begin_review(
+        self, review: str, ref: MergeRef, refs: DiffRefs | None, *, full: bool, trigger: str, at: datetime
+    ) -> None:
+        """Record that a review begins; one that is known stays as it is.
+
+        Args:
+            review: its id, the name of its workflow (`bot.desk.Claim.workflow`).
+            ref: of which merge request.
+            refs: of which commits; None where they are not known.
+            full: of the whole change.
+            trigger: why.
+            at: when.
+        """
+        row = {
+            "id": review,
+            "project": ref.project,
+            "iid": ref.iid,
+            "head": refs.head if refs else None,
+            "base": refs.base if refs else None,
+            "start": refs.start if refs else None,
+            "full": full,
+            "trigger": trigger,
+            "state": ReviewState.ASKING,
+            "started_at": at,
+        }
+        with self._write() as session:
+            session.execute(self._insert(ReviewRow).values(row).on_conflict_do_nothing())
+
+    def save_findings(self, review: str, result: Review) -> None:
+        """Record what a review found; it is about to post then. Findings of an earlier attempt are replaced."""
+        usage = result.usage
+        with self._write() as session:
+            row = session.get(ReviewRow, review, with_for_update=True)
+            if row is None:
+                return
+            row.state = ReviewState.POSTING
+            row.model, row.adapter, row.prompt_id = result.model, result.adapter, result.prompt_id
+            row.requests, row.seconds = usage.requests, usage.seconds
+            row.prompt_tokens, row.cached_tokens = usage.prompt_tokens, usage.cached_tokens
+            row.completion_tokens = usage.completion_tokens
+            row.read = [storable(path) for path in result.read]
+            row.not_read = [(storable(it.file), storable(it.reason), it.failed) for it in result.not_read]
+            row.redacted = list(result.redacted)
+            session.execute(delete(FindingRow).where(FindingRow.review == review))
+            session.add_all(_finding_row(review, place, it) for place, it in enumerate(result.findings))
+
+    def record_posted(self, review: str, publication: Publication, *, at: datetime) -> None:
+        """Record what became of each comment of a review."""
+        with self._write() as session:
+            row = session.get(ReviewRow, review)
+            if row is None:
+                return
+            notes = [
+                {
+                    "project": row.project,
+                    "note": posted.note,
+                    "iid": row.iid,
+                    "discussion": posted.discussion,
+                    "fingerprint": posted.fingerprint,
+                    "where": posted.where,
+                    "review": review,
+                    "posted_at": at,
+                }
+                for posted in publication.posted
+            ]
+            if notes:
+                session.execute(self._insert(NoteRow).values(notes).on_conflict_do_nothing())
+            for lost in publication.not_posted:
+                session.execute(
+                    update(FindingRow)
+                    .where(FindingRow.review == review, FindingRow.fingerprint == lost.fingerprint)
+                    .where(FindingRow.hidden.is_(None))
+                    .values(refused=lost.reason)
+                )
+
+    def finish_review(self, review: str, state: ReviewState, *, at: datetime, detail: str = "") -> None:
+        """Record how a review ended. A review that has ended keeps its end."""
+        with self._write() as session:
+            row = session.get(ReviewRow, review, with_for_update=True)
+            if row is not None and row.finished_at is None:
+                row.state, row.detail, row.finished_at = state, detail, at
+
+    def review(self, review: str) -> StoredReview | None:
+        """Give a review by its id."""
+        with self._read() as session:
+            row = session.get(ReviewRow, review)
+            return None if row is None else _review(row)
+
+    def last_posted(self, ref: MergeRef, head: str | None = None) -> StoredReview | None:
+        """Give the newest review that was posted on a merge request; with `head`: of that commit."""
+        query = select(ReviewRow).where(
+            ReviewRow.project == ref.project, ReviewRow.iid == ref.iid, ReviewRow.state == ReviewState.POSTED
+        )
+        if head is not None:
+            query = query.where(ReviewRow.head == head)
+        with self._read() as session:
+            row = session.scalar(query.order_by(ReviewRow.started_at.desc(), ReviewRow.id.desc()).limit(1))
+            return None if row is None else _review(row)
+
+    def findings_of(self, review: str) -> tuple[StoredFinding, ...]:
+        """Give the findings of a review, hidden ones too, worst first.
+
+        The note is the one that says the finding on the merge request, an earlier review's too.
+        """
+        query = (
+            select(FindingRow, ReviewRow, NoteRow)
+            .join(ReviewRow, ReviewRow.id == FindingRow.review)
+            .outerjoin(
+                NoteRow,
+                and_(
+                    NoteRow.project == ReviewRow.project,
+                    NoteRow.iid == ReviewRow.iid,
+                    NoteRow.fingerprint == FindingRow.fingerprint,
+                ),
+            )
+            .where(FindingRow.review == review)
+            .order_by(FindingRow.place, NoteRow.note)
+        )
+        with self._read() as session:
+            rows = session.execute(query).tuples()
+            found = {row.place: _stored(row, its_review, note) for row, its_review, note in rows}
+        return tuple(found.values())  # of several notes that say it, the newest
+
+    def finding_by_note(self, project: int, note: int) -> StoredFinding | None:
+        """Give the finding that a note says."""
+        with self._read() as session:
+            found = _findings(session, NoteRow.project == project, NoteRow.note == note)
+            return found[0] if found else None
+
+    def posted_in(self, ref: MergeRef) -> tuple[StoredFinding, ...]:
+        """Give the findings that were posted on a merge request, oldest first, each as it was first posted."""
+        with self._read() as session:
+            return _findings(session, NoteRow.project == ref.project, NoteRow.iid == ref.iid)
+
+
+def _findings(session: Session, *which: ColumnElement[bool]) -> tuple[StoredFinding, ...]:
+    """Read findings beside the notes that first said them."""
+    query = (
+        select(FindingRow, ReviewRow, NoteRow)
+        .join(ReviewRow, ReviewRow.id == FindingRow.review)
+        .join(NoteRow, and_(NoteRow.review == FindingRow.review, NoteRow.fingerprint == FindingRow.fingerprint))
+        .where(FindingRow.hidden.is_(None), *which)
+        .order_by(NoteRow.posted_at, FindingRow.place, NoteRow.note)
+    )
+    return tuple(_stored(finding, review, note) for finding, review, note in session.execute(query).tuples())
+
+
+def _finding_row(review: str, place: int, judged: Judged) -> FindingRow:
+    finding = judged.finding
+    return FindingRow(
+        review=review,
+        place=place,
+        fingerprint=finding.fingerprint,
+        file=finding.file,
+        line=finding.line,
+        end_line=finding.end_line,
+        severity=finding.severity.value,
+        category=finding.category,
+        title=finding.title,
+        explanation=finding.explanation,
+        quote=finding.quote,
+        suggestion=finding.suggestion,
+        confidence=finding.confidence,
+        hidden=judged.hidden,
+    )
+
+
+def _stored(row: FindingRow, review: ReviewRow, note: NoteRow | None) -> StoredFinding:
+    finding = Finding(
+        file=row.file,
+        line=row.line,
+        end_line=row.end_line,
+        severity=Severity(row.severity),
+        category=Category(row.category),
+        title=row.title,
+        explanation=row.explanation,
+        quote=row.quote,
+        suggestion=row.suggestion,
+        confidence=row.confidence,
+    )
+    return StoredFinding(
+        review=row.review,
+        ref=MergeRef(review.project, review.iid),
+        place=row.place,
+        fingerprint=row.fingerprint,
+        judged=Judged(finding, None if row.hidden is None else HiddenReason(row.hidden)),
+        note=None if note is None else note.note,
+        discussion=None if note is None else note.discussion,
+        refused=row.refused,
+    )
+
+
+def _review(row: ReviewRow) -> StoredReview:
+    refs = None
+    if row.head is not None and row.base is not None and row.start is not None:
+        refs = DiffRefs(base=row.base, start=row.start, head=row.head)
+    return StoredReview(
+        id=row.id,
+        ref=MergeRef(row.project, row.iid),
+        refs=refs,
+        full=row.full,
+        trigger=row.trigger,
+        state=ReviewState(row.state),
+        detail=row.detail,
+        model=row.model,
+        adapter=row.adapter,
+        prompt_id=row.prompt_id,
+        usage=Usage(row.requests, row.prompt_tokens, row.cached_tokens, row.completion_tokens, row.seconds),
+        read=tuple(row.read),
+        not_read=tuple(NotRead(file, reason, failed) for file, reason, failed in row.not_read),
+        redacted=tuple((kind, count) for kind, count in row.redacted),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,143 @@
+"""What the store gives back: frozen values, never rows."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from bot.domain import Finding, HiddenReason, Judged, MergeRef, NotRead, Usage
+from bot.forge import DiffRefs
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A delivery as it comes in.
+
+    Args:
+        key: two deliveries with the same key are one.
+        kind: of event.
+        project: the forge's id of the project; `iid`: the merge request's number in it, if it is about one.
+        payload: JSON.
+        at: when it came.
+    """
+
+    key: str
+    kind: str
+    project: int
+    iid: int | None
+    payload: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery that waits to be handled."""
+
+    id: int
+    arrival: Arrival
+
+
+class ReviewState(enum.StrEnum):
+    """How far a review is."""
+
+    ASKING = "asking"
+    POSTING = "posting"
+    POSTED = "posted"
+    SUPERSEDED = "superseded"  # the head moved meanwhile
+    SKIPPED = "skipped"  # there was nothing to do, by policy for example
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing comes after it."""
+        return self not in {ReviewState.ASKING, ReviewState.POSTING}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReview:
+    """A review as it was recorded. Until findings were saved, model, prompt and what was read are empty.
+
+    Args:
+        id: the name of its workflow.
+        ref: of which merge request.
+        refs: the commits that were reviewed; None where it ended before they were known.
+        full: of the whole change, or only of what was new.
+        trigger: why it was wanted.
+        state: how far it got; `detail`: why it ended so, for skipped, superseded and failed ones.
+    """
+
+    id: str
+    ref: MergeRef
+    refs: DiffRefs | None
+    full: bool
+    trigger: str
+    state: ReviewState
+    detail: str
+    model: str
+    adapter: str | None
+    prompt_id: str
+    usage: Usage
+    read: tuple[str, ...]
+    not_read: tuple[NotRead, ...]
+    redacted: tuple[tuple[str, int], ...]
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFinding:
+    """A finding as it was recorded.
+
+    Args:
+        review: id of the review that found it; `ref`: of which merge request.
+        place: its number in the review, from 0.
+        fingerprint: as it was when it was stored.
+        judged: the finding, and why it is hidden if it is.
+        note: the forge's number of the note that says it, if one does; `discussion`: of its thread.
+        refused: why the forge took it nowhere, if it did not.
+    """
+
+    review: str
+    ref: MergeRef
+    place: int
+    fingerprint: str
+    judged: Judged
+    note: int | None
+    discussion: str | None
+    refused: str | None
+
+    @property
+    def finding(self) -> Finding:
+        """What was found."""
+        return self.judged.finding
+
+    @property
+    def hidden(self) -> HiddenReason | None:
+        """Why nobody was shown it."""
+        return self.judged.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project that the bot serves; `hook`: the webhook that the bot made there; `swept_at`: see `Store.swept`."""
+
+    id: int
+    path: str
+    hook: int | None
+    swept_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdapter:
+    """An adapter of the student: its base model, the adapter it was trained on, its card, and what became of it."""
+
+    name: str
+    base: str
+    parent: str | None
+    card: Mapping[str, object]
+    state: str
+    created_at: datetime
+
+
+Counts = dict[str, int]
+"""How many rows were removed, by table."""
