@@ -22,30 +22,30 @@ class Due:
 
     Args:
         ref: which one.
-        asked: when the word came.
+        now: when the word came.
         reason: why, in a few words, for the log and the summary.
         wait: the debounce time of a push: the review begins so long after the newest push. Zero for what shall
             begin at once (opened, a command).
         full: read the whole change, not only what is new.
-        insist: a person asked for it, so it counts on a paused merge request too.
+        asked: a person asked for it, so it counts on a paused merge request too.
     """
 
     ref: MergeRef
-    asked: datetime
+    now: datetime
     reason: str
     wait: timedelta = timedelta(0)
     full: bool = False
-    insist: bool = False
+    asked: bool = False
 
     @property
     def at(self) -> datetime:
         """When the review shall begin, if nothing else comes."""
-        return self.asked + self.wait
+        return self.now + self.wait
 
     @property
     def latest(self) -> datetime:
         """When it shall begin, however many pushes come."""
-        return self.asked + PATIENCE * self.wait
+        return self.now + PATIENCE * self.wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,16 @@ class Claim:
     Args:
         ref: which one.
         generation: grows with every claim of it.
-        full: read the whole change; `reason`: why it is reviewed. Both as they were asked for.
+        full: read the whole change.
+        asked: a person asked for it.
+        reason: why it is reviewed.
         at: when it was taken.
     """
 
     ref: MergeRef
     generation: int
     full: bool
+    asked: bool
     reason: str
     at: datetime
 
@@ -80,6 +83,7 @@ class DeskRow:
         due_at: when its next review shall begin; None: none is wanted.
         latest: how late `due_at` may become.
         full: the next review reads the whole change.
+        asked: a person asked for it.
         reason: why the next review is wanted.
         claim: the review that runs now. The row may become due again meanwhile.
         generation: of the newest claim, 0 before the first.
@@ -93,6 +97,7 @@ class DeskRow:
     due_at: datetime | None = None
     latest: datetime | None = None
     full: bool = False
+    asked: bool = False
     reason: str = ""
     claim: Claim | None = None
     generation: int = 0
@@ -108,24 +113,23 @@ def merge_due(row: DeskRow, due: Due) -> DeskRow:
     A push puts the review off, until it has waited long enough for the first of them; anything else never does,
     and a push cannot put off what somebody asked to begin at once. `full` wins. A review that runs is no obstacle.
     """
-    if row.paused and not due.insist:
+    if row.paused and not due.asked:
         return row
     if row.due_at is None or row.latest is None:
-        return replace(row, due_at=due.at, latest=due.latest, full=due.full, reason=due.reason)
-    latest = min(row.latest, due.latest)
-    due_at = min(max(row.due_at, due.at), latest) if due.wait else min(row.due_at, due.at)
+        return replace(row, due_at=due.at, latest=due.latest, full=due.full, asked=due.asked, reason=due.reason)
     return replace(
         row,
-        due_at=due_at,
-        latest=latest,
+        due_at=min(max(row.due_at, due.at), row.latest, due.latest) if due.wait else min(row.due_at, due.at),
+        latest=min(row.latest, due.latest),
         full=row.full or due.full,
-        reason=row.reason if row.full and not due.full else due.reason,
+        asked=row.asked or due.asked,
+        reason=row.reason if (row.full, row.asked) > (due.full, due.asked) else due.reason,
     )
 
 
 def pause(row: DeskRow) -> DeskRow:
     """Stop the reviews that nobody asks for by command, the one that waits too."""
-    return replace(row, paused=True, due_at=None, latest=None, full=False, reason="")
+    return replace(row, paused=True, due_at=None, latest=None, full=False, asked=False, reason="")
 
 
 def next_generation(row: DeskRow, now: datetime) -> int:

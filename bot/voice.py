@@ -4,17 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from bot.domain import MergeRef, Vote, VoteOrigin
-
-STRONGEST_FIRST = (
-    VoteOrigin.EMOJI,
-    VoteOrigin.REPLY,
-    VoteOrigin.APPLIED,
-    VoteOrigin.RESOLVED,
-    VoteOrigin.CHANGED,
-)
-"""What a person said outranks what can be concluded from what they did, and an emoji, which is never ambiguous,
-outranks words that a word list understood."""
+from bot.domain import MergeRef, Vote
+from bot.feedback import WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +32,8 @@ class Cast:
 def effective(casts: Iterable[Cast]) -> Iterator[Vote]:
     """Yield the one vote of each voice, ordered by merge request, fingerprint and voter.
 
-    The strongest origin counts, of several the newest. Where that one gives no reason, the newest reason that the
-    voter gave for the same opinion is added: a 👎 after a "nit" is still a nit.
+    The strongest origin counts, of several of the same the newest. Where that one gives no reason, the newest one
+    that the voter gave for the same opinion is added: a 👎 after a "nit" is still a nit.
     """
     for _, group in groupby(sorted(casts, key=lambda cast: cast.voice), key=lambda cast: cast.voice):
         ranked = sorted(group, key=_rank)
@@ -54,6 +45,6 @@ def effective(casts: Iterable[Cast]) -> Iterator[Vote]:
         yield vote
 
 
-def _rank(cast: Cast) -> tuple[int, float, str, str]:
+def _rank(cast: Cast) -> tuple[float, float, str, str]:
     """Sort the one that counts to the front; source and name make the order total."""
-    return (STRONGEST_FIRST.index(cast.vote.origin), -cast.vote.at.timestamp(), cast.source, cast.name)
+    return (-WEIGHTS[cast.vote.origin], -cast.vote.at.timestamp(), cast.source, cast.name)

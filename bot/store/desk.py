@@ -193,8 +193,9 @@ def _claim(session: Session, ref: MergeRef, now: datetime) -> Claim | None:
     if row is None or row.claimed or row.due_at is None or row.due_at > now:
         return None
     row.generation = next_generation(_desk_row(row), now)
-    row.claimed, row.claim_full, row.claim_reason, row.served_at = True, row.full, row.reason, now
-    row.due_at, row.latest, row.full, row.reason = None, None, False, ""
+    row.claimed, row.served_at = True, now
+    row.claim_full, row.claim_asked, row.claim_reason = row.full, row.asked, row.reason
+    row.due_at, row.latest, row.full, row.asked, row.reason = None, None, False, False, ""
     return _desk_row(row).claim
 
 
@@ -202,12 +203,13 @@ def _desk_row(row: MergeRequestRow) -> DeskRow:
     ref = MergeRef(row.project, row.iid)
     claim = None
     if row.claimed and row.served_at is not None:
-        claim = Claim(ref, row.generation, row.claim_full, row.claim_reason, row.served_at)
+        claim = Claim(ref, row.generation, row.claim_full, row.claim_asked, row.claim_reason, row.served_at)
     return DeskRow(
         ref=ref,
         due_at=row.due_at,
         latest=row.latest,
         full=row.full,
+        asked=row.asked,
         reason=row.reason,
         claim=claim,
         generation=row.generation,
@@ -220,5 +222,5 @@ def _desk_row(row: MergeRequestRow) -> DeskRow:
 
 def _keep(row: MergeRequestRow, wanted: DeskRow) -> None:
     """Write what a wish or a pause changes."""
-    row.due_at, row.latest, row.full, row.reason = wanted.due_at, wanted.latest, wanted.full, wanted.reason
-    row.paused = wanted.paused
+    row.due_at, row.latest, row.paused = wanted.due_at, wanted.latest, wanted.paused
+    row.full, row.asked, row.reason = wanted.full, wanted.asked, wanted.reason

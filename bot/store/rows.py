@@ -109,10 +109,12 @@ class MergeRequestRow(Base):
     due_at: Mapped[datetime | None]
     latest: Mapped[datetime | None]
     full: Mapped[bool] = mapped_column(default=False)
+    asked: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str] = mapped_column(default="")
     generation: Mapped[int] = mapped_column(default=0)
     claimed: Mapped[bool] = mapped_column(default=False)
     claim_full: Mapped[bool] = mapped_column(default=False)
+    claim_asked: Mapped[bool] = mapped_column(default=False)
     claim_reason: Mapped[str] = mapped_column(default="")
     served_at: Mapped[datetime | None]
     paused: Mapped[bool] = mapped_column(default=False)

@@ -15,14 +15,11 @@ class Votes(Database):
     """The part of the store that is about votes."""
 
     def add_vote(self, vote: Vote, *, source: str = "", name: str = "") -> None:
-        """Keep one thing that a person did about a finding (`bot.voice.Cast`); the same one again renews it."""
-        said = {
-            "up": vote.up,
-            "reason": vote.reason,
-            "weight": vote.weight,
-            "at": vote.at,
-            "name": name,
-        }
+        """Keep one thing that a person did about a finding (`bot.voice.Cast`).
+
+        The same one again renews what it says, but not when it was said: a sweep sees an outcome again and again.
+        """
+        said = {"up": vote.up, "reason": vote.reason, "weight": vote.weight, "name": name}
         row = {
             "project": vote.merge.project,
             "iid": vote.merge.iid,
@@ -30,6 +27,7 @@ class Votes(Database):
             "voter": vote.voter,
             "origin": vote.origin,
             "source": source,
+            "at": vote.at,
             **said,
         }
         unique = ["project", "iid", "fingerprint", "voter", "origin", "source"]
