@@ -31,6 +31,9 @@ POLICY_FILE = ".apprentice.yml"
 REPAIR_TOKENS = 128
 """Room for what a repair says beside the broken answer."""
 
+ENDPOINT_SECONDS, LOCAL_SECONDS = 120, 900
+"""How long to wait for one answer: the student on this machine may have no GPU, and nobody else waits for it."""
+
 DONE, FAIL_ON_REACHED, WRONG_INPUT, INCOMPLETE = range(4)
 """The exit codes."""
 
@@ -63,6 +66,7 @@ class Endpoint:
     key: str | None
     model: str | None
     tokenizer: Path | None
+    timeout_seconds: float
 
 
 _WRONG_INPUT = (
@@ -159,14 +163,16 @@ def _policy(options: Options, change: git.LocalChange) -> tuple[Policy, str]:
 def _endpoint(chosen: settings.Settings) -> Endpoint:
     if chosen.student_url is not None:
         key = chosen.student_api_key.get_secret_value() if chosen.student_api_key else None
-        return Endpoint(chosen.student_url, key, chosen.student_model, chosen.student_tokenizer)
+        seconds = chosen.student_timeout_seconds or ENDPOINT_SECONDS
+        return Endpoint(chosen.student_url, key, chosen.student_model, chosen.student_tokenizer, seconds)
     local = running(chosen.state_dir)
     if local is None:
         raise NoStudentError(
             "no student is running on this machine. Start one with `apprentice student start`, or name an "
             "OpenAI-compatible endpoint: APPRENTICE_STUDENT_URL=http://host:8000/v1"
         )
-    return Endpoint(local.url, local.key, chosen.student_model or local.model, local.tokenizer)
+    seconds = chosen.student_timeout_seconds or LOCAL_SECONDS
+    return Endpoint(local.url, local.key, chosen.student_model or local.model, local.tokenizer, seconds)
 
 
 async def _review(change: git.LocalChange, policy: Policy, chosen: settings.Settings, endpoint: Endpoint) -> Outcome:
@@ -176,7 +182,7 @@ async def _review(change: git.LocalChange, policy: Policy, chosen: settings.Sett
         model=endpoint.model,
         adapter=chosen.student_adapter,
         ca_file=chosen.student_ca_file,
-        timeout_seconds=chosen.student_timeout_seconds,
+        timeout_seconds=endpoint.timeout_seconds,
         retries=chosen.student_retries,
     ) as student:
         model, context = endpoint.model or "unknown", chosen.student_context_tokens

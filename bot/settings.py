@@ -103,8 +103,12 @@ class Settings(BaseModel):
     student_ca_file: Annotated[_AbsolutePath, AfterValidator(_check_is_file)] | None = Field(
         default=None, description="file with the certificates (PEM) to trust instead of the system's"
     )
-    student_timeout_seconds: float = Field(
-        default=120, gt=0, le=3600, description="seconds to wait for one answer, more than 0 and at most 3600"
+    student_timeout_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=3600,
+        description="seconds to wait for one answer, more than 0 and at most 3600; without it 120, and 900 for the "
+        "student on this machine",
     )
     student_concurrency: int = Field(
         default=8, ge=1, le=256, description="requests in flight at once, a whole number from 1 to 256"

@@ -13,7 +13,7 @@ import pytest
 
 from bot.local import models, server
 from bot.local.command import Serving
-from bot.local.environment import Device, ensure
+from bot.local.environment import Device, ensure, number_format
 from bot.local.progress import Shown
 from bot.local.state import RunningStudent
 from bot.settings import load
@@ -58,6 +58,7 @@ def vllm_serving(small_base: models.Base) -> Serving:
         folder=small_base.folder,
         port=free_port(),
         context=4096,
+        dtype=number_format(Device.CPU, Path("/proc/cpuinfo").read_text()),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.local.command import Serving, command, environment
-from bot.local.environment import Device
+from bot.local.environment import Device, number_format
 
 
 def serving(device: Device) -> Serving:
@@ -18,6 +18,7 @@ def serving(device: Device) -> Serving:
         folder=Path("/models/student"),
         port=8100,
         context=8192,
+        dtype="float32",
         lora_rank=32,
     )
 
@@ -25,6 +26,20 @@ def serving(device: Device) -> Serving:
 def options(device: Device) -> dict[str, str]:
     words = command(serving(device))
     return dict(itertools.pairwise(words))
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "wanted"),
+    [
+        (Device.GPU, "fpu sse2 avx2", "bfloat16"),
+        (Device.CPU, "flags\t\t: fpu avx2 avx512f avx512_bf16 fsrm", "bfloat16"),
+        (Device.CPU, "Features\t: fp asimd bf16", "bfloat16"),
+        (Device.CPU, "flags\t\t: fpu avx2 avx512f fsrm", "float32"),
+        (Device.CPU, "", "float32"),
+    ],
+)
+def test_a_cpu_without_instructions_for_bfloat16_computes_in_float32(device: Device, flags: str, wanted: str) -> None:
+    assert number_format(device, flags) == wanted
 
 
 @pytest.mark.parametrize("device", list(Device))
@@ -38,6 +53,7 @@ def test_flags_of_this_workload(device: Device) -> None:
         "--host": "127.0.0.1",
         "--port": "8100",
         "--max-model-len": "8192",
+        "--dtype": "float32",
         "--max-loras": "2",
         "--max-cpu-loras": "4",
         "--max-lora-rank": "32",

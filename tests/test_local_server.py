@@ -65,7 +65,13 @@ class Place:
 
     def start(self, *, name: str = "base", adapters: dict[str, Path] | None = None) -> state.RunningStudent:
         serving = Serving(
-            python=self.python, device=Device.CPU, name=name, folder=self.folder, port=self.port, context=4096
+            python=self.python,
+            device=Device.CPU,
+            name=name,
+            folder=self.folder,
+            port=self.port,
+            context=4096,
+            dtype="float32",
         )
         base = Base(name=name, folder=self.folder, sha256=f"hash of {name}")
         return server.start(

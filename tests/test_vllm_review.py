@@ -16,7 +16,7 @@ import pytest
 from bot.answer import SEVERITY_LABELS, answer_schema
 from bot.diff import parse
 from bot.local import server
-from bot.local.state import RunningStudent
+from bot.local.state import RunningStudent, running
 from bot.prompt import Brief, Part, review_messages
 from bot.student import Reply, Student
 
@@ -107,23 +107,25 @@ def test_vllm_killed_in_the_middle_of_a_review(vllm_student: RunningStudent, tmp
     count = 60
     patch = "".join(f"--- a/f{n}.py\n+++ b/f{n}.py\n@@ -0,0 +1 @@\n+value_{n} = {n}\n" for n in range(count))
     state_dir, before = vllm_student.log.parent, requests_served(vllm_student)
+    now = running(state_dir)  # its supervisor is another one since a test stopped and started it
+    assert now is not None
     line, environment = command(vllm_student)
-    running = subprocess.Popen(
+    reviewing = subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=tmp_path
     )
 
     def kill() -> None:
-        while requests_served(vllm_student) < before + 3 and running.poll() is None:
+        while requests_served(vllm_student) < before + 3 and reviewing.poll() is None:
             time.sleep(0.05)
-        for process in psutil.Process(vllm_student.pid).children(recursive=True):
+        for process in psutil.Process(now.pid).children(recursive=True):
             process.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
-    out, err = running.communicate(patch.encode(), timeout=300)
+    out, err = reviewing.communicate(patch.encode(), timeout=300)
     killer.join()
     document = json.loads(out)
-    assert running.returncode == 3
+    assert reviewing.returncode == 3
     assert b"Traceback" not in err
     assert b"error:" in err
     assert document["read"]  # what there was before is kept

@@ -129,6 +129,7 @@ def start(
     from bot.local import adapters as checks
     from bot.local import server, state
     from bot.local.command import RANKS, Serving
+    from bot.local.environment import number_format
 
     if lora_rank not in RANKS:
         raise typer.BadParameter(f"vLLM takes {', '.join(map(str, RANKS))}", param_hint="--lora-rank")
@@ -149,6 +150,7 @@ def start(
             folder=base.folder,
             port=port,
             context=min(context or CONTEXT[kind.value], longest(base.folder)),
+            dtype=number_format(kind, Path("/proc/cpuinfo").read_text(encoding="utf-8")),
             lora_rank=lora_rank,
         )
         student = server.start(

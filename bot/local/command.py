@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bot.local.environment import Device
 
@@ -33,6 +34,7 @@ class Serving:
         folder: the model.
         port: TCP port on 127.0.0.1.
         context: tokens of prompt and answer together.
+        dtype: what it computes in (`environment.number_format`).
         lora_rank: the largest rank of an adapter; larger than needed wastes memory.
     """
 
@@ -42,6 +44,7 @@ class Serving:
     folder: Path
     port: int
     context: int
+    dtype: Literal["bfloat16", "float32"]
     lora_rank: int = 16
 
 
@@ -52,7 +55,7 @@ def command(serving: Serving) -> list[str]:
         "--served-model-name": serving.name,
         "--host": HOST,
         "--port": str(serving.port),
-        "--dtype": "bfloat16",
+        "--dtype": serving.dtype,
         "--max-model-len": str(serving.context),
         "--seed": "0",
         "--max-loras": str(ADAPTERS_IN_BATCH),
