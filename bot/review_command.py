@@ -14,26 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bot import git, report, settings, terminal
-from bot.answer import ANSWER_TOKENS
 from bot.diff import DiffError
 from bot.domain import Review, Severity, Usage
 from bot.endpoint import StudentError
-from bot.local.state import running
-from bot.plan import Room
+from bot.interview import find_endpoint, interview
 from bot.policy import Policy, PolicyError, parse_policy
 from bot.prompt import prompt_id
 from bot.redact import RedactionError
-from bot.review import Outcome, Speaker, prepare, review
-from bot.student import Student
-from bot.tokens import DEFAULT_CONTEXT_TOKENS, TokenizerError, token_counter
+from bot.review import Outcome
+from bot.tokens import TokenizerError
 
 POLICY_FILE = ".apprentice.yml"
-REPAIR_TOKENS = 128
-"""Room for what a repair says beside the broken answer."""
-
-ENDPOINT_SECONDS, LOCAL_SECONDS = 120, 900
-"""How long to wait for one answer: the student on this machine may have no GPU, and nobody else waits for it."""
-
 DONE, FAIL_ON_REACHED, WRONG_INPUT, INCOMPLETE = range(4)
 """The exit codes."""
 
@@ -58,17 +49,6 @@ class Options:
         return {"student_adapter": self.adapter}
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the student is, as the settings or the student that runs on this machine tell."""
-
-    url: str
-    key: str | None
-    model: str | None
-    tokenizer: Path | None
-    timeout_seconds: float
-
-
 _WRONG_INPUT = (
     settings.SettingsError,
     git.GitError,
@@ -80,10 +60,6 @@ _WRONG_INPUT = (
 )
 
 
-class NoStudentError(RuntimeError):
-    """Neither do the settings name a student nor does one run here."""
-
-
 def run(options: Options) -> int:
     """Review and print; returns the exit code."""
     try:
@@ -91,10 +67,10 @@ def run(options: Options) -> int:
         change = _change(options)
         policy, _ = _policy(options, change)
         if change.files:
-            outcome = asyncio.run(_review(change, policy, chosen, _endpoint(chosen)))
+            outcome = _ask(change, policy, chosen)
         else:  # nobody needs to be asked
             outcome = Outcome(Review((), (), (), chosen.student_model or "none", None, prompt_id(), Usage()), ())
-    except (NoStudentError, StudentError) as error:
+    except StudentError as error:
         return _complain(error, INCOMPLETE)
     except _WRONG_INPUT as error:
         return _complain(error, WRONG_INPUT)
@@ -160,56 +136,19 @@ def _policy(options: Options, change: git.LocalChange) -> tuple[Policy, str]:
     return policy, f"{POLICY_FILE} {f'at {change.base}' if change.base else 'in the working tree'}"
 
 
-def _endpoint(chosen: settings.Settings) -> Endpoint:
-    if chosen.student_url is not None:
-        key = chosen.student_api_key.get_secret_value() if chosen.student_api_key else None
-        seconds = chosen.student_timeout_seconds or ENDPOINT_SECONDS
-        return Endpoint(chosen.student_url, key, chosen.student_model, chosen.student_tokenizer, seconds)
-    local = running(chosen.state_dir)
-    if local is None:
-        raise NoStudentError(
-            "no student is running on this machine. Start one with `apprentice student start`, or name an "
-            "OpenAI-compatible endpoint: APPRENTICE_STUDENT_URL=http://host:8000/v1"
+def _ask(change: git.LocalChange, policy: Policy, chosen: settings.Settings) -> Outcome:
+    heard = asyncio.run(
+        interview(
+            change,
+            policy,
+            chosen,
+            find_endpoint(chosen),
+            lambda total: terminal.progress(enabled=True, total=total),
         )
-    seconds = chosen.student_timeout_seconds or LOCAL_SECONDS
-    return Endpoint(local.url, local.key, chosen.student_model or local.model, local.tokenizer, seconds)
-
-
-async def _review(change: git.LocalChange, policy: Policy, chosen: settings.Settings, endpoint: Endpoint) -> Outcome:
-    async with Student(
-        endpoint.url,
-        key=endpoint.key,
-        model=endpoint.model,
-        adapter=chosen.student_adapter,
-        ca_file=chosen.student_ca_file,
-        timeout_seconds=endpoint.timeout_seconds,
-        retries=chosen.student_retries,
-    ) as student:
-        model, context = endpoint.model or "unknown", chosen.student_context_tokens
-        try:
-            base = await student.base()
-            model, context = base.id, context or base.max_model_len
-        except StudentError:
-            pass  # the first question meets the same error, and is reported with what it costs
-        room = Room(
-            # twice: a repair holds the first answer, and some words about it
-            tokens=(context or DEFAULT_CONTEXT_TOKENS) - 2 * ANSWER_TOKENS - REPAIR_TOKENS,
-            count=token_counter(endpoint.tokenizer),
-            requests=chosen.max_requests,
-        )
-        prepared = prepare(change, policy, room)
-        with terminal.progress(enabled=True, total=len(prepared.plan.questions)) as step:
-            outcome = await review(
-                prepared,
-                policy,
-                student,
-                Speaker(model, chosen.student_adapter),
-                concurrency=chosen.student_concurrency,
-                step=step,
-            )
-        for warning in student.warnings:
-            _say(f"warning: {warning}")
-        return outcome
+    )
+    for warning in heard.warnings:
+        _say(f"warning: {warning}")
+    return heard.outcome
 
 
 def _print(done: Review, options: Options) -> None:
