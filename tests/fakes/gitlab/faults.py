@@ -6,11 +6,14 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["busy", "500", "502", "503", "500_after", "timeout", "timeout_after", "reset_before", "reset_after"]
+Kind = Literal[
+    "busy", "409", "500", "502", "503", "500_after", "timeout", "timeout_after", "reset_before", "reset_after"
+]
 """What goes wrong.
 
-busy: 429 with Retry-After. 500, 502, 503: before anything is done; 500_after: after the write took effect.
-timeout, timeout_after: no answer for `seconds`, then the line is cut; reset_before, reset_after: it is cut at once.
+busy: 429 with Retry-After. 409: somebody else writes just now. 500, 502, 503: before anything is done; 500_after:
+after the write took effect. timeout, timeout_after: no answer for `seconds`, then the line is cut; reset_before,
+reset_after: it is cut at once.
 """
 
 AFTER = ("500_after", "timeout_after", "reset_after")

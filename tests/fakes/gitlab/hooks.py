@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -83,15 +83,15 @@ class Delivering:
 
     # --- firing
 
-    def fire(self, hooks: list[Hook], event: str, payload: JSON, *, chain: Chain) -> None:
-        """Send an event to those of the hooks that want it."""
+    def fire(self, hooks: list[Hook], event: str, make: Callable[[], JSON], *, chain: Chain) -> None:
+        """Send an event to those of the hooks that want it; its payload is only made if there is one."""
         if self.gitlab.settings.silent:
             return
         if event == "emoji_events" and not self.gitlab.settings.emoji_hooks:
             return
-        for hook in hooks:
-            if not hook.events.get(event):
-                continue
+        wanting = [hook for hook in hooks if hook.events.get(event)]
+        payload = make() if wanting else {}
+        for hook in wanting:
             if self.alert_status(hook) != "executable":
                 hook.dropped += 1
                 continue

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.fakes.gitlab import diffs, notes, payloads
@@ -162,9 +163,8 @@ class MergeRequest:
     ) -> None:
         """Say to the hooks what happened."""
         self.updated_at = self.gitlab.now()
-        payload = payloads.merge_event(self, action, changes, user, oldrev)
-        hooks = self.project.all_hooks()
-        self.gitlab.hooks.fire(hooks, "merge_requests_events", payload, chain=chain or Chain())
+        make = partial(payloads.merge_event, self, action, changes, user, oldrev)
+        self.gitlab.hooks.fire(self.project.all_hooks(), "merge_requests_events", make, chain=chain or Chain())
 
     def system_note(self, body: str, user: User) -> Note:
         now = self.gitlab.now()

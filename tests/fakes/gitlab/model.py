@@ -247,7 +247,7 @@ class Settings:
     Args:
         version: what `/version` says.
         unprepared_gets: how often a new merge request is fetched before its diff is ready.
-        group_hooks: False is the Free edition.
+        group_hooks: False is the Free edition, which answers `free_says` (404 or 403) where they are asked for.
         signing_tokens: GitLab 19.0 and later; without, `signing_token` is ignored in silence.
         idempotency_keys: GitLab 17.4 and later.
         emoji_hooks: GitLab 16.4 and later.
@@ -262,6 +262,7 @@ class Settings:
     version: str = "19.1.0"
     unprepared_gets: int = 0
     group_hooks: bool = True
+    free_says: int = 404
     signing_tokens: bool = True
     idempotency_keys: bool = True
     emoji_hooks: bool = True

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.fakes.gitlab import payloads, quick_actions
@@ -122,8 +123,8 @@ def _run(merge: "MergeRequest", author: User, actions: tuple[quick_actions.Found
 
 def _tell(merge: "MergeRequest", note: Note, action: str, actor: User, chain: Chain | None) -> None:
     event = "confidential_note_events" if note.internal else "note_events"
-    payload = payloads.note_event(merge, note, action, actor)
-    merge.gitlab.hooks.fire(merge.project.all_hooks(), event, payload, chain=chain or Chain())
+    make = partial(payloads.note_event, merge, note, action, actor)
+    merge.gitlab.hooks.fire(merge.project.all_hooks(), event, make, chain=chain or Chain())
 
 
 # --- drafts
@@ -245,8 +246,8 @@ def revoke(merge: "MergeRequest", note: Note, given: Award, *, chain: Chain | No
 
 
 def _tell_emoji(merge: "MergeRequest", note: Note, given: Award, action: str, chain: Chain | None) -> None:
-    payload = payloads.emoji_event(merge, note, given, action)
-    merge.gitlab.hooks.fire(merge.project.all_hooks(), "emoji_events", payload, chain=chain or Chain())
+    make = partial(payloads.emoji_event, merge, note, given, action)
+    merge.gitlab.hooks.fire(merge.project.all_hooks(), "emoji_events", make, chain=chain or Chain())
 
 
 # --- suggestions

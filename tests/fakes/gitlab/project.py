@@ -1,13 +1,14 @@
 """A project with a real repository, and what happens when somebody pushes to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.fakes.gitlab import payloads
 from tests.fakes.gitlab.hooks import Chain
 from tests.fakes.gitlab.merge import MergeRequest, Opening
-from tests.fakes.gitlab.model import DEVELOPER, Group, Hook, Status, User
+from tests.fakes.gitlab.model import DEVELOPER, Group, Hook, Status, Token, User
 from tests.fakes.gitlab.repository import Content, Repository
 
 if TYPE_CHECKING:
@@ -173,6 +174,36 @@ class Project:
             merge.announce("open", payloads.opened(merge), user=merge.author)
             return merge
 
+    def fork(self, path: str) -> "Project":
+        """A copy with all branches; merge requests from there come by `source_project`. The bot is no member."""
+        with self.gitlab.lock:
+            copy = self.gitlab.project(path, bot_level=None, private=self.private)
+            copy.forked_from, copy.default_branch = self, self.default_branch
+            copy.repository.git("fetch", "--quiet", str(self.folder), "+refs/heads/*:refs/heads/*")
+            copy._heads = copy.repository.heads()
+            return copy
+
+    def add_hook(
+        self,
+        url: str,
+        *,
+        events: Sequence[str] = ("merge_requests_events", "note_events", "emoji_events"),
+        token: str | None = None,
+        signing_token: str | None = None,
+    ) -> Hook:
+        """Hang up a hook, as somebody did by hand."""
+        gitlab = self.gitlab
+        made = Hook(gitlab.next_id("hook"), url, gitlab.now(), self.id, None, dict.fromkeys(events, True))
+        made.token, made.signing_token = token, signing_token
+        self.hooks.append(made)
+        return made
+
+    def warn_of_expiry(self, token: Token) -> None:
+        """Fire the event that a token expires soon."""
+        day = token.expires_on.isoformat() if token.expires_on else ""
+        make = partial(payloads.token_expires, self, token.user, token.name, day)
+        self.gitlab.hooks.fire(self.all_hooks(), "resource_access_token_events", make, chain=Chain())
+
     # --- what pushes cause
 
     def _person(self, user: User | str | None) -> User:
@@ -209,8 +240,8 @@ class Project:
                 self._heads.pop(branch, None)
         if len(moved) <= PUSH_HOOK_LIMIT:
             for branch, (old, new) in moved.items():
-                payload = payloads.pushed(self, branch, old or ZERO, new or ZERO, user)
-                self.gitlab.hooks.fire(self.all_hooks(), "push_events", payload, chain=chain)
+                make = partial(payloads.pushed, self, branch, old or ZERO, new or ZERO, user)
+                self.gitlab.hooks.fire(self.all_hooks(), "push_events", make, chain=chain)
         for project in self.gitlab.projects.values():
             for merge in project.merges.values():
                 pair = moved.get(merge.source_branch)

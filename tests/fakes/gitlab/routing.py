@@ -159,6 +159,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     paged: Sequence[Callable[[], object]] | None = None
     raw: bytes | None = None
+    later: "Callable[[], Answer] | None" = None
+    """Goes on without the lock: for what takes long or waits for others."""
     kind: str = "application/json"
 
 

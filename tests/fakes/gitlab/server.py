@@ -133,12 +133,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str, query: str, given: bytes, fault: Fault | None) -> tuple[User | None, Answer]:
         gitlab = self.server.gitlab
+        known = gitlab.tokens.get(self._secret())
+        user = known.user if known else None
         if fault and fault.kind not in AFTER:
-            return None, self._fail(fault)
-        user: User | None = None
+            return user, self._fail(fault)
         try:
             token = self._token()
-            user = token.user if token else None
             function, names = find(self.command, path)
             params = Params(self._params(query, given))
             self._scope(token)
@@ -148,8 +148,11 @@ class Handler(BaseHTTPRequestHandler):
             with gitlab.lock:
                 answer = function(Call(gitlab, names, params, user, token, chain))
             answer.headers.update(headers)
+            if answer.later:
+                answer = answer.later()
         except Refused as refused:
-            answer = Answer(refused.status, refused.body, refused.headers)
+            raw = None if refused.body else b""
+            answer = Answer(refused.status, refused.body, refused.headers, raw=raw)
         if fault:
             return user, self._fail(fault)
         return user, answer
@@ -168,10 +171,17 @@ class Handler(BaseHTTPRequestHandler):
             raise _Cut
         if kind == "busy":
             return Answer(429, {"message": {"error": TOO_MANY}}, {"Retry-After": str(max(0, int(fault.seconds)))})
+        if kind == "409":
+            return Answer(409, {"message": "409 Conflict: Resource lock"})
         if kind == "500":
             return Answer(500, {"message": "500 Internal Server Error"})
         page = b"<html><body><h1>GitLab is not responding</h1></body></html>"
         return Answer(int(kind), raw=page, kind="text/html")
+
+    def _secret(self) -> str:
+        """The token that was sent, however it was; empty where there is none."""
+        bearer = self.headers.get("Authorization", "")
+        return self.headers.get("PRIVATE-TOKEN") or (bearer[7:] if bearer.lower().startswith("bearer ") else "")
 
     def _token(self) -> Token | None:
         """Whose request it is.
@@ -179,11 +189,9 @@ class Handler(BaseHTTPRequestHandler):
         Raises:
             Refused: the token is unknown, revoked or expired.
         """
-        bearer = self.headers.get("Authorization", "")
-        value = self.headers.get("PRIVATE-TOKEN") or (bearer[7:] if bearer.lower().startswith("bearer ") else "")
+        gitlab, value = self.server.gitlab, self._secret()
         if not value:
             return None
-        gitlab = self.server.gitlab
         token = gitlab.tokens.get(value)
         if token is None:
             raise Refused(401, {"message": "401 Unauthorized"})

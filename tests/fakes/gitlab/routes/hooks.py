@@ -1,9 +1,11 @@
 """Hooks of projects and groups."""
 
+from functools import partial
+
 from tests.fakes.gitlab import entities, payloads
 from tests.fakes.gitlab.errors import Refused, forbidden, invalid, not_found
 from tests.fakes.gitlab.hooks import EVENTS, OTHER_EVENTS
-from tests.fakes.gitlab.model import JSON, MAINTAINER, OWNER, Hook
+from tests.fakes.gitlab.model import JSON, MAINTAINER, OWNER, Delivery, Hook
 from tests.fakes.gitlab.project import Project
 from tests.fakes.gitlab.routing import Answer, Call, pages, route
 
@@ -26,7 +28,7 @@ class _Place:
         if found is None:
             raise not_found("Group")
         if not gitlab.settings.group_hooks:
-            raise not_found()  # the Free edition does not have the route
+            raise forbidden() if gitlab.settings.free_says == 403 else not_found()
         if not call.user.admin and found.members.get(call.user.id, 0) < OWNER:
             raise forbidden()
         self.group, self.hooks = found.id, found.hooks
@@ -108,18 +110,23 @@ def remove(call: Call) -> Answer:
 
 @route("POST", "/projects/:id/hooks/:hook/test/:trigger")
 def test(call: Call) -> Answer:
-    """Send a sample made of what is in the project. The lock is held meanwhile: the receiver must not call back."""
+    """Send a sample made of what is in the project, at once."""
     place = _Place(call)
     one, trigger = place.hook(call), call.path["trigger"]
     if trigger not in (*EVENTS, *OTHER_EVENTS):
         raise invalid("trigger", "does not have a valid value")
     assert place.project
-    delivery = call.gitlab.hooks.test(one, trigger, _sample(call, place.project, trigger))
-    if delivery.status is None:
-        raise Refused(422, {"message": delivery.error})
-    if delivery.status >= 400:
-        raise Refused(422, {"message": delivery.answer or str(delivery.status)})
-    return Answer(201, {"message": "201 Created"})
+    payload = _sample(call, place.project, trigger)
+
+    def send() -> Answer:
+        delivery = call.gitlab.hooks.test(one, trigger, payload)
+        if delivery.status is None:
+            return Answer(422, {"message": delivery.error})
+        if delivery.status >= 400:
+            return Answer(422, {"message": delivery.answer or str(delivery.status)})
+        return Answer(201, {"message": "201 Created"})
+
+    return Answer(later=send)
 
 
 def _sample(call: Call, project: Project, trigger: str) -> JSON:
@@ -161,6 +168,9 @@ def resend(call: Call) -> Answer:
     one = _Place(call).hook(call)
     for delivery in one.deliveries:
         if delivery.id == call.number("event"):
-            done = call.gitlab.hooks.again(one, delivery)
-            return Answer(201, {"response_status": done.status})
+            return Answer(later=partial(_resend, call, one, delivery))
     raise not_found()
+
+
+def _resend(call: Call, one: Hook, delivery: Delivery) -> Answer:
+    return Answer(201, {"response_status": call.gitlab.hooks.again(one, delivery).status})

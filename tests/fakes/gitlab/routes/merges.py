@@ -24,9 +24,9 @@ def _listed(call: Call, merges: list[MergeRequest]) -> Answer:
         found = [one for one in found if one.iid in numbers]
     if author := params.integer("author_id"):
         found = [one for one in found if one.author.id == author]
-    order = params.one_of("order_by", ("created_at", "updated_at", "title")) or "created_at"
+    order = params.one_of("order_by", ("created_at", "updated_at")) or "created_at"
     down = (params.one_of("sort", ("asc", "desc")) or "desc") == "desc"
-    found.sort(key=lambda one: one.title if order == "title" else str(getattr(one, order)), reverse=down)
+    found.sort(key=lambda one: (one.updated_at if order == "updated_at" else one.created_at, one.id), reverse=down)
     return pages(found, lambda one: entities.merge(call.gitlab, one))
 
 

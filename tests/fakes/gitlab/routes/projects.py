@@ -165,16 +165,17 @@ def set_status(call: Call) -> Answer:
     sha = _resolve(one.repository, call.path["sha"])
     name = params.text("name") or params.text("context") or "default"
     ref = params.text("ref") or next((key for key, head in one.repository.heads().items() if head == sha), "")
-    known = next((each for each in one.statuses if (each.sha, each.name) == (sha, name)), None)
-    if known is not None and known.state == state and state in {"success", "failed", "canceled", "skipped"}:
-        known.description = params.text("description") or known.description
-    elif known is not None and known.state == state:
+    same = [each for each in one.statuses if (each.sha, each.name) == (sha, name)]
+    known = next((each for each in same if each.state in {"pending", "running"}), None)
+    if known is not None and known.state == state:
         raise bad_request(f"Cannot transition status via :{_event(state)} from :{state} (Reason(s): Status cannot "
                           f'transition via "{_event(state)}")')  # fmt: skip
-    elif known is not None:
+    if known is not None:
         known.state, known.description = state, params.text("description")
         known.target_url = params.text("target_url") or known.target_url
     else:
+        for each in same:
+            one.statuses.remove(each)  # the newest of a name counts
         known = Status(call.gitlab.next_id("status", 90), sha, ref, name, state, call.user, call.gitlab.now())
         known.description, known.target_url = params.text("description"), params.text("target_url")
         one.statuses.append(known)
