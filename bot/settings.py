@@ -11,6 +11,7 @@ What a repository wants stands elsewhere, in `bot.policy`.
 import difflib
 import os
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,21 +39,31 @@ class SettingsError(ValueError):
         self.problems = tuple(problems)
 
 
-def _check_url(url: str) -> str:
+def _check_address(url: str, *, instead: str, example: str) -> str:
+    """An http address without anything that could be a secret; `instead` says where that belongs."""
     if "@" in url:
-        raise ValueError(f"must hold no user name and no password: the key belongs in {PREFIX}STUDENT_API_KEY")
+        raise ValueError(f"must hold no user name and no password: {instead}")
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"is no address ({error})") from None
     if parts.scheme not in {"http", "https"} or not host or not url.isprintable() or " " in url:
-        raise ValueError("must begin with http:// or https:// and name a host, like http://127.0.0.1:8000/v1")
+        raise ValueError(f"must begin with http:// or https:// and name a host, like {example}")
     if "?" in url or "#" in url:
         raise ValueError("must hold no ? and no # part")
-    if not parts.path.rstrip("/").endswith("/v1"):
-        raise ValueError(f"must end in /v1: write {url.rstrip('/')}/v1")
     return url.rstrip("/")
+
+
+def _check_student_url(url: str) -> str:
+    url = _check_address(url, instead=f"the key belongs in {PREFIX}STUDENT_API_KEY", example="http://127.0.0.1:8000/v1")
+    if not url.endswith("/v1"):
+        raise ValueError(f"must end in /v1: write {url}/v1")
+    return url
+
+
+def _check_gitlab_url(url: str) -> str:
+    return _check_address(url, instead=f"the token belongs in {PREFIX}GITLAB_TOKEN", example="https://gitlab.example")
 
 
 def _check_key(key: SecretStr) -> SecretStr:
@@ -79,6 +90,8 @@ def _check_tokenizer(path: Path) -> Path:
 
 _Name = Annotated[str, Field(pattern=r"^\S([^\x00-\x1f\x7f]*\S)?$")]
 _AbsolutePath = Annotated[Path, AfterValidator(_check_absolute)]
+_Secret = Annotated[SecretStr, AfterValidator(_check_key)]
+_CaFile = Annotated[_AbsolutePath, AfterValidator(_check_is_file)]
 
 
 class Settings(BaseModel):
@@ -86,7 +99,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    student_url: Annotated[str, AfterValidator(_check_url)] | None = Field(
+    student_url: Annotated[str, AfterValidator(_check_student_url)] | None = Field(
         default=None, description="address of an OpenAI-compatible endpoint that ends in /v1"
     )
     student_model: _Name | None = Field(
@@ -97,10 +110,8 @@ class Settings(BaseModel):
         default=None,
         description="name of the LoRA adapter that answers; without it, the base model",
     )
-    student_api_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = Field(
-        default=None, description="the endpoint's key, text"
-    )
-    student_ca_file: Annotated[_AbsolutePath, AfterValidator(_check_is_file)] | None = Field(
+    student_api_key: _Secret | None = Field(default=None, description="the endpoint's key, text")
+    student_ca_file: _CaFile | None = Field(
         default=None, description="file with the certificates (PEM) to trust instead of the system's"
     )
     student_timeout_seconds: float | None = Field(
@@ -134,6 +145,55 @@ class Settings(BaseModel):
         le=10_000,
         description="requests that one review may make, a whole number from 1 to 10000",
     )
+    gitlab_url: Annotated[str, AfterValidator(_check_gitlab_url)] | None = Field(
+        default=None, description="address of the GitLab server, with its path if it has one"
+    )
+    gitlab_token: _Secret | None = Field(
+        default=None, description="access token of the bot's user, scope api, role Developer or more, text"
+    )
+    gitlab_ca_file: _CaFile | None = Field(
+        default=None, description="file with the certificates (PEM) to trust instead of the system's"
+    )
+    webhook_secret: _Secret | None = Field(
+        default=None, description="what GitLab sends as X-Gitlab-Token with each delivery, text"
+    )
+    webhook_signing_key: _Secret | None = Field(
+        default=None, description="what GitLab 19.0 and later signs deliveries with, text that begins with whsec_"
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://USER:PASSWORD@HOST/NAME or sqlite:////PATH; without it SQLite in the data folder",
+    )
+    debounce_seconds: float = Field(
+        default=20,
+        ge=0,
+        le=3600,
+        description="seconds to wait after a push for the next one, from 0 to 3600",
+    )
+    reviews_at_once: int = Field(
+        default=4, ge=1, le=64, description="reviews that run at once, a whole number from 1 to 64"
+    )
+    reviews_per_project: int = Field(
+        default=2, ge=1, le=64, description="reviews of one project that run at once, a whole number from 1 to 64"
+    )
+    vote_salt: _Secret | None = Field(
+        default=None,
+        description="secret behind the pseudonyms of voters, text; without it one is made in the data folder",
+    )
+    retention_days: int = Field(
+        default=365,
+        ge=1,
+        le=36_500,
+        description="days that deliveries and reviews are kept, a whole number from 1 to 36500",
+    )
+    worker_name: _Name = Field(
+        default_factory=socket.gethostname,
+        description="name of this worker; stays the same over a restart, and no two have the same",
+    )
+    data_dir: _AbsolutePath = Field(
+        default_factory=lambda: platformdirs.user_data_path("apprentice"),
+        description="folder for the database of a bot without PostgreSQL",
+    )
     cache_dir: _AbsolutePath = Field(
         default_factory=lambda: platformdirs.user_cache_path("apprentice"),
         description="folder for models and caches",
@@ -157,6 +217,12 @@ class Row:
 class _Found:
     value: object
     origin: str
+
+
+SECRETS = frozenset(
+    {"student_api_key", "gitlab_token", "webhook_secret", "webhook_signing_key", "database_url", "vote_salt"}
+)
+"""The settings whose value is never shown."""
 
 
 def load(overrides: Mapping[str, object]) -> Settings:
@@ -217,7 +283,7 @@ def _explained(error: ValidationError, found: Mapping[str, _Found]) -> list[str]
         elif problem["type"] == "value_error":
             text = str(problem["ctx"]["error"])
         else:
-            shown = "" if name == "student_api_key" else f", not {str(one.value)[:60]!r}"
+            shown = "" if name in SECRETS else f", not {str(one.value)[:60]!r}"
             text = f"must be {field.description}{shown}"
         lines.append(f"{name} ({one.origin}): {text}")
     return lines

@@ -1,0 +1,48 @@
+"""What is new in a change since an earlier head: the hunks of the whole change that newer commits touched. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from bot.diff import FileDiff, Hunk, LineKind
+
+
+def narrow(whole: Sequence[FileDiff], newer: Iterable[FileDiff]) -> tuple[FileDiff, ...]:
+    """Keep of the whole change what newer commits touched.
+
+    Comments are placed in the whole change, so that is what is read; what the newer commits brought along from the
+    target branch stands in `newer`, but not in the whole change, and is not read.
+
+    Args:
+        whole: the change from base to head.
+        newer: what its commits changed from an earlier head to the same head.
+    """
+    touched = {file.new_path: _touched(file) for file in newer if file.new_path is not None}
+    return tuple(kept for file in whole if (kept := _kept(file, touched)) is not None)
+
+
+def _kept(file: FileDiff, touched: dict[str, set[int]]) -> FileDiff | None:
+    if file.new_path not in touched:
+        return None
+    if not file.hunks:  # it cannot be read, or only its name or mode changed: that is for others to say
+        return file
+    hunks = tuple(hunk for hunk in file.hunks if _meets(hunk, touched[file.new_path]))
+    return replace(file, hunks=hunks) if hunks else None
+
+
+def _meets(hunk: Hunk, lines: set[int]) -> bool:
+    return any(number in lines for number in hunk.new_range)
+
+
+def _touched(file: FileDiff) -> set[int]:
+    """Numbers in the new file of the lines that were added, and of those on both sides of removed ones."""
+    touched: set[int] = set()
+    for hunk in file.hunks:
+        last = hunk.new_range.start - 1 if hunk.new_range else 0
+        for line in hunk.lines:
+            if line.kind is LineKind.REMOVED:
+                touched |= {last, last + 1}
+            else:
+                last = line.new or last
+                if line.kind is LineKind.ADDED:
+                    touched.add(last)
+    return touched
