@@ -298,11 +298,16 @@ def markdown_finding(finding: Finding) -> str:
     """A finding away from its line: place, what is said, the quoted code, the suggestion as a diff."""
     prose = render(replace(finding, suggestion=None)).rpartition("\n\n<!--")[0]  # without the hidden marker
     sure = "" if finding.confidence is None else f" ({finding.confidence:.0%} sure)"
-    quote = [f"{number} | {line}" for number, line in enumerate(text_lines(finding.quote), finding.line)]
-    parts = [f"#### {code_span(place(finding))}{sure}", prose, _block("text", quote)]
+    parts = [f"#### {code_span(place(finding))}{sure}", prose, quoted_code(finding)]
     if finding.suggestion is not None:
         parts += ["Suggestion:", _block("diff", [f"+{line}" for line in text_lines(finding.suggestion)])]
     return "\n\n".join(parts)
+
+
+def quoted_code(finding: Finding) -> str:
+    """The code that a finding speaks of, each line with its number, as a block."""
+    lines = text_lines(finding.quote)
+    return _block("text", [f"{number} | {line}" for number, line in enumerate(lines, finding.line)])
 
 
 def _markdown_hidden(finding: Finding, reason: HiddenReason) -> str:
