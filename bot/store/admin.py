@@ -94,13 +94,15 @@ class Admin(Database):
     def forget_project(self, project: int) -> Counts:
         """Remove all that belongs to a project, the votes on its findings too; says how many rows of each table."""
         with self._write() as session:
-            return {
+            counts = {
                 **_remove_reviews(session, ReviewRow.project == project),
                 "votes": _remove(session, VoteRow, VoteRow.project == project),
                 "merge_requests": _remove(session, MergeRequestRow, MergeRequestRow.project == project),
                 "deliveries": _remove(session, DeliveryRow, DeliveryRow.project == project),
                 "projects": _remove(session, ProjectRow, ProjectRow.id == project),
             }
+        self._scrub()
+        return counts
 
     def forget_person(self, voter: str) -> Counts:
         """Remove the votes of a person, by their pseudonym. Nothing else that is kept names one.
@@ -108,7 +110,9 @@ class Admin(Database):
         A delivery does until it is handled; its payload is emptied then.
         """
         with self._write() as session:
-            return {"votes": _remove(session, VoteRow, VoteRow.voter == voter)}
+            counts = {"votes": _remove(session, VoteRow, VoteRow.voter == voter)}
+        self._scrub()
+        return counts
 
     def expire(self, before: datetime) -> Counts:
         """Remove what is older than that: handled deliveries, reviews, votes, and merge requests that rest.

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
@@ -27,7 +27,7 @@ _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA secure_delete = FAST",  # what was forgotten shall not stand in the file's free pages
+    "PRAGMA secure_delete = ON",  # what was forgotten shall not stand in the file's free pages
 )
 
 _MIGRATION_LOCK = 0x6170_706D  # PostgreSQL's number of "only one migration at a time"
@@ -109,6 +109,12 @@ class Database:
                     connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
                 yield connection
 
+    def _scrub(self) -> None:
+        """Take what was just removed out of SQLite's log as well. If somebody reads meanwhile, a later commit does."""
+        if self._sqlite:
+            with self._readable_errors(), self._turn, closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _insert(self, rows: type[Base]) -> Insert:
         """Begin an INSERT that knows ON CONFLICT."""
         table = rows.__table__
@@ -120,23 +126,24 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise StoreError(self._explain(str(error.orig))) from error
+            problem = str(error.orig)
+            missing = "no such table" in problem or type(error.orig).__name__ == "UndefinedTable"
+            raise StoreError(self._explain(problem) + ("; run `apprentice migrate`" if missing else "")) from error
         except (SQLAlchemyError, OverflowError) as error:
             raise StoreError(self._explain(str(error))) from error
 
     def _explain(self, problem: str) -> str:
-        password = self._url.password
-        if password:
-            problem = problem.replace(str(password), "***")
+        """Say which database has the problem, and what may help."""
+        if self._url.password:
+            problem = problem.replace(str(self._url.password), "***")
         words = f"{self.name}: {' '.join(problem.split())}"
-        if self._sqlite:
-            folder = Path(self._url.database or "").parent
-            if "unable to open" in problem and not folder.is_dir():
-                words += f"; the folder {folder} does not exist"
-            elif "unable to open" in problem or "readonly" in problem:
-                words += "; may this user write to the file and to its folder?"
-        if "no such table" in problem or "UndefinedTable" in problem or "does not exist" in problem:
-            words += "; if it is new, run `apprentice migrate`"
+        folder = Path(self._url.database or "").parent
+        if "unable to open" in problem and not folder.is_dir():
+            return f"{words}; the folder {folder} does not exist"
+        if "unable to open" in problem or "readonly" in problem:
+            return f"{words}; may this user write to the file and to its folder?"
+        if "is locked" in problem:
+            return f"{words}; another process has been writing for more than {BUSY_MS // 1000} s"
         return words
 
 

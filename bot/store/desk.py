@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from bot.desk import Claim, DeskRow, Due, merge_due, next_generation, pause, pick
 from bot.domain import MergeRef, Severity
 from bot.store.database import Database
-from bot.store.rows import DeliveryRow, MergeRequestRow
+from bot.store.rows import DeliveryRow, MergeRequestRow, storable
 from bot.store.values import Arrival, Delivery
 
 _DISPATCH_LOCK = 0x6170_7072  # PostgreSQL's number of "only one dispatcher at a time"
@@ -33,17 +33,24 @@ class Desk(Database):
         """Keep several deliveries in one transaction; says of each whether it is new."""
         if not arrivals:
             return []
+        # Sorted, so that two processes with the same deliveries wait for each other in one direction only.
+        rows = [_delivery(arrival) for arrival in sorted(arrivals, key=lambda arrival: arrival.key)]
         with self._write_fast() as connection:
-            new = set(connection.scalars(self._receive, [_delivery(arrival) for arrival in arrivals]))
+            new = set(connection.scalars(self._receive, rows))
         said: list[bool] = []
-        for arrival in arrivals:
-            said.append(arrival.key in new)
-            new.discard(arrival.key)  # the second of two with the same key is a duplicate
+        for key in (storable(arrival.key) for arrival in arrivals):
+            said.append(key in new)
+            new.discard(key)  # the second of two with the same key is a duplicate
         return said
 
     def unhandled(self, limit: int) -> list[Delivery]:
         """Give the oldest deliveries that nobody handled yet."""
-        query = select(DeliveryRow).where(DeliveryRow.handled_at.is_(None)).order_by(DeliveryRow.id).limit(limit)
+        query = (
+            select(DeliveryRow)
+            .where(DeliveryRow.handled_at.is_(None))
+            .order_by(DeliveryRow.received_at, DeliveryRow.id)
+            .limit(limit)
+        )
         with self._read() as session:
             return [
                 Delivery(row.id, Arrival(row.key, row.kind, row.project, row.iid, row.payload, row.received_at))
@@ -62,7 +69,7 @@ class Desk(Database):
             .returning(DeliveryRow.id)
         )
         with self._write() as session:
-            if session.scalar(mark) is None:
+            if session.connection().scalar(mark) is None:
                 return False
             if due is not None:
                 self._ask(session, due)

@@ -81,7 +81,7 @@ class DeliveryRow(Base):
     id: Mapped[int] = mapped_column(_Counter, primary_key=True)
     key: Mapped[str] = mapped_column(unique=True)
     kind: Mapped[str]
-    project: Mapped[int]
+    project: Mapped[int | None]
     iid: Mapped[int | None]
     payload: Mapped[str]
     received_at: Mapped[datetime]
@@ -91,7 +91,7 @@ class DeliveryRow(Base):
     __table_args__ = (
         Index(
             "ix_deliveries_unhandled",
-            "id",
+            "received_at",
             sqlite_where=text("handled_at IS NULL"),
             postgresql_where=text("handled_at IS NULL"),
         ),

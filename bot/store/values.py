@@ -16,14 +16,14 @@ class Arrival:
     Args:
         key: two deliveries with the same key are one.
         kind: of event.
-        project: the forge's id of the project; `iid`: the merge request's number in it, if it is about one.
+        project: the forge's id of the project, and `iid` the merge request's number in it, if it is about one.
         payload: JSON.
         at: when it came.
     """
 
     key: str
     kind: str
-    project: int
+    project: int | None
     iid: int | None
     payload: str
     at: datetime

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("project", sa.BigInteger(), nullable=False),
+        sa.Column("project", sa.BigInteger(), nullable=True),
         sa.Column("iid", sa.BigInteger(), nullable=True),
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
@@ -37,7 +37,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_deliveries_received_at", ["received_at"], unique=False)
         batch_op.create_index(
             "ix_deliveries_unhandled",
-            ["id"],
+            ["received_at"],
             unique=False,
             sqlite_where=sa.text("handled_at IS NULL"),
             postgresql_where=sa.text("handled_at IS NULL"),
