@@ -185,9 +185,8 @@ class Conversation:
         if not posted:
             return Done()
         merge = self.forge.merge_request(ref)
-        threads = {
-            own.discussion.id: own for own in thread.own_threads(self.forge.discussions(ref), self.forge.me().id)
-        }
+        threads = thread.own_threads(self.forge.discussions(ref), self.forge.me().id)
+        by_id = {own.discussion.id: own for own in threads}
         read = self.forge.read_change(merge)
         for stored in posted:
             own = by_id.get(stored.discussion or "")
