@@ -3,13 +3,17 @@
 import contextlib
 import io
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bot.local.cli import app as student_app
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,6 +120,115 @@ def review(
         adapter=adapter,
     )
     raise typer.Exit(review_command.explain(options) if explain_config else review_command.run(options))
+
+
+class RoleChoice(StrEnum):
+    """The parts of the bot."""
+
+    all = "all"
+    web = "web"
+    worker = "worker"
+
+
+votes_app = typer.Typer(no_args_is_help=True, help="What people thought of findings.")
+app.add_typer(votes_app, name="votes")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator["Settings"]:
+    """The settings in force. An error becomes a message and an exit code: 2 wrong settings, 3 no database or GitLab."""
+    from bot.forge import ForgeError  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot.settings import SettingsError, load  # noqa: PLC0415 -- the same
+    from bot.store import StoreError  # noqa: PLC0415 -- the same
+
+    try:
+        yield load({})
+    except SettingsError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except (StoreError, ForgeError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(3) from None
+
+
+@app.command()
+def serve(
+    *,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="TCP port to listen on.")] = 8080,
+    role: Annotated[
+        RoleChoice,
+        typer.Option("--role", help="The part to run; web and worker apart need PostgreSQL."),
+    ] = RoleChoice.all,
+) -> None:
+    """Run the bot: take GitLab's webhooks, review merge requests, count votes.
+
+    It needs APPRENTICE_GITLAB_URL, APPRENTICE_GITLAB_TOKEN and APPRENTICE_WEBHOOK_SECRET, and finds the student as
+    `apprentice review` does. It starts while GitLab or the student is down; GET /readyz says what is missing.
+    SIGTERM stops it; what it had begun goes on at the next start.
+    """
+    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    with _told() as chosen:
+        serving.run(chosen, host=host, port=port, role=role.value)
+
+
+@app.command()
+def migrate(
+    *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="REVISION", help="head (the newest), base (none), or a revision.")
+    ] = "head",
+) -> None:
+    """Bring the database's tables to the version that this program needs (SQLite: `serve` does it by itself)."""
+    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    with _told() as chosen:
+        store = serving.open_store(chosen)
+        before = store.revision()
+        store.migrate(to)
+        typer.echo(f"{store.name}: from {before or 'no tables'} to {store.revision() or 'no tables'}")
+
+
+@app.command()
+def forget(
+    *,
+    project: Annotated[
+        int | None, typer.Option("--project", metavar="ID", help="All that is kept of this project.")
+    ] = None,
+    user: Annotated[
+        int | None, typer.Option("--user", metavar="ID", help="The votes of this GitLab user (their numeric id).")
+    ] = None,
+) -> None:
+    """Remove what the database keeps of a project or a person, and say what was removed."""
+    if (project is None) == (user is None):
+        raise typer.BadParameter("name one of --project and --user")
+    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot.feedback import pseudonym  # noqa: PLC0415 -- the same
+
+    with _told() as chosen:
+        store = serving.open_store(chosen)
+        store.check()
+        if project is not None:
+            counts = store.forget_project(project)
+        else:
+            assert user is not None  # noqa: S101 -- see above
+            counts = store.forget_person(pseudonym(user, serving.salt(chosen)))
+        for table, count in counts.items():
+            typer.echo(f"{table:<16}{count:>8} removed")
+
+
+@votes_app.command()
+def export() -> None:
+    """Write all votes as JSON lines on stdout; people stand there under a pseudonym."""
+    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot.feedback import as_json_line  # noqa: PLC0415 -- the same
+
+    with _told() as chosen:
+        store = serving.open_store(chosen)
+        store.check()
+        for vote in store.votes():
+            typer.echo(as_json_line(vote))
 
 
 def main() -> None:

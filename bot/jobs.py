@@ -31,6 +31,7 @@ VERSION = "1"
 SILENT = timedelta(seconds=60)
 """A worker that has not beaten for so long is dead."""
 BEAT_SECONDS = 10.0
+_BATCH = 500
 
 Outcome = Ready | Wait | End | Done
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Annotated[Outcome, Field(discriminator="kind")])
@@ -236,3 +237,10 @@ class Worker:
         for claim in claims:
             with SetWorkflowID(claim.workflow):
                 DBOS.start_workflow(self.jobs.review, _CLAIM.dump_json(claim).decode())
+
+
+def forget_workflows(older_than: timedelta) -> None:
+    """Remove the record of workflows that ended so long ago: nothing else does."""
+    before = (now() - older_than).isoformat()
+    while ended := DBOS.list_workflows(completed_before=before, limit=_BATCH, load_input=False, load_output=False):
+        DBOS.delete_workflows([workflow.workflow_id for workflow in ended])

@@ -1,0 +1,147 @@
+"""The clerk: one thread that, several times a second, turns what came in into work, and sees to the rare chores."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from bot.desk import Due
+from bot.domain import MergeRef
+from bot.forge import Forge, ForgeError
+from bot.jobs import BEAT_SECONDS, Worker
+from bot.step import Wait, now
+from bot.store import Store, StoreError
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 0.1
+RESCUE_SECONDS = 30.0
+CATCH_UP_SECONDS = 600.0
+EXPIRE_SECONDS = 6 * 3600.0
+_FIRST_LOOK_BACK = timedelta(hours=1)
+_OVERLAP = timedelta(minutes=2)  # GitLab's clock and ours differ a little
+
+
+class Clerk:
+    """Calls the worker and the chores, each in its rhythm. A failure of one is logged, and it is called again.
+
+    Args:
+        worker: what turns deliveries into work.
+        chores: what else is to be done now and then.
+    """
+
+    def __init__(self, worker: Worker, chores: "Chores") -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
+        self._last_tick = time.monotonic()
+        self._rhythms: Sequence[tuple[str, float, Callable[[], object]]] = (
+            ("beat", BEAT_SECONDS, worker.beat),
+            ("deliveries", TICK_SECONDS, worker.take_deliveries),
+            ("reviews", TICK_SECONDS, worker.start_due),
+            ("rescue", RESCUE_SECONDS, worker.rescue),
+        )
+        # A chore talks to GitLab and may take minutes: reviews must not wait for it.
+        self._chores = threading.Thread(target=self._run_chores, args=(chores,), name="chores", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+        self._chores.start()
+
+    def stop(self) -> None:
+        """Begin nothing new; what is being done is finished, or goes on at the next start."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def check(self) -> None:
+        """Raise where the thread does not go round any more."""
+        if time.monotonic() - self._last_tick > RESCUE_SECONDS:
+            raise RuntimeError("the clerk has not gone round for half a minute")
+
+    def _run(self) -> None:
+        due = dict.fromkeys((name for name, _, _ in self._rhythms), 0.0)
+        complained: dict[str, str] = {}
+        while not self._stop.wait(TICK_SECONDS):
+            self._last_tick = time.monotonic()
+            for name, seconds, act in self._rhythms:
+                if time.monotonic() >= due[name]:
+                    due[name] = time.monotonic() + seconds
+                    _try(name, act, complained)
+
+    def _run_chores(self, chores: "Chores") -> None:
+        complained: dict[str, str] = {}
+        rhythms = (
+            ("catch up", CATCH_UP_SECONDS, chores.catch_up),
+            ("expire", EXPIRE_SECONDS, chores.expire),
+        )
+        due = {name: time.monotonic() + min(seconds, 60.0) for name, seconds, _ in rhythms}
+        while not self._stop.wait(1.0):
+            for name, seconds, act in rhythms:
+                if time.monotonic() >= due[name]:
+                    _try(name, act, complained)
+                    due[name] = time.monotonic() + seconds
+
+
+def _try(name: str, act: Callable[[], object], complained: dict[str, str]) -> None:
+    """Call it; log what goes wrong, but the same words only once."""
+    try:
+        act()
+    except (StoreError, ForgeError, SQLAlchemyError) as error:  # SQLAlchemy's are the durable queue's
+        if complained.get(name) != str(error):
+            log.warning("clerk", task=name, error=str(error))
+        complained[name] = str(error)
+    except Exception:
+        log.exception("clerk", task=name)
+    else:
+        if complained.pop(name, None):
+            log.info("clerk", task=name, outcome="works again")
+
+
+class Chores:
+    """What is to be done now and then.
+
+    Args:
+        forge: where merge requests are.
+        store: what the bot remembers.
+        sweep: makes the book of votes agree with a merge request.
+        clean: removes workflows that ended before a time.
+        keep: how long deliveries, reviews and votes are kept.
+    """
+
+    def __init__(
+        self,
+        forge: Forge,
+        store: Store,
+        *,
+        sweep: Callable[[MergeRef], object],
+        clean: Callable[[timedelta], None],
+        keep: timedelta,
+    ) -> None:
+        self.forge = forge
+        self.store = store
+        self.sweep = sweep
+        self.clean = clean
+        self.keep = keep
+
+    def catch_up(self) -> None:
+        """Look for what no webhook told: merge requests with new commits, and votes.
+
+        Whether there is anything to review is decided when their turn comes; here they are only put on the desk.
+        """
+        for project in self.store.projects():
+            begun = now()
+            since = (project.swept_at or begun - _FIRST_LOOK_BACK) - _OVERLAP
+            for merge in self.forge.updated_since(project.id, since):
+                self.store.ask(Due(merge.ref, now(), "catch up"))
+                if isinstance(said := self.sweep(merge.ref), Wait):
+                    log.info("sweep waits", merge=str(merge.ref), why=said.why)
+            self.store.swept(project.id, begun)
+
+    def expire(self) -> None:
+        """Remove what is older than it is kept."""
+        removed = self.store.expire(now() - self.keep)
+        self.clean(self.keep)
+        log.info("expired", **{table: count for table, count in removed.items() if count})
