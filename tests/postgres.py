@@ -1,8 +1,8 @@
 """A private PostgreSQL for the tests, from Debian's packages: no Docker, no service, gone when the tests end.
 
-`postgres_url` gives each test a fresh, empty database of one cluster that serves the whole session. The cluster
-listens on 127.0.0.1 and on a socket in its own temporary folder, with a password, and writes nothing to disk in time
-(fsync off): it is for tests only.
+`postgres_url` gives each test a fresh, empty database of one cluster that serves the whole session; `database_url`
+does so for SQLite and for PostgreSQL in turn. The cluster listens on 127.0.0.1 and on a socket in its own temporary
+folder, with a password. It does not wait for the disk (fsync off): it is for tests only.
 """
 
 import contextlib
@@ -138,6 +138,15 @@ def postgres_url(postgres: Cluster) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         yield postgres.url(name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database; a test that wants it runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'apprentice.sqlite'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 def _plain(cluster: Cluster) -> str:

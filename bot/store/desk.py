@@ -125,11 +125,16 @@ class Desk(Database):
             row.claimed = False
             return True
 
-    def set_paused(self, ref: MergeRef, paused: bool) -> None:  # noqa: FBT001 -- it is the thing that is set
-        """Stop reviews of a merge request (what waits is dropped), or let them go on."""
+    def pause(self, ref: MergeRef) -> None:
+        """Stop the reviews of a merge request that nobody asks for by command; what waits is dropped."""
         with self._write() as session:
             row = self._row(session, ref)
-            _keep(row, pause(_desk_row(row))) if paused else setattr(row, "paused", False)
+            _keep(row, pause(_desk_row(row)))
+
+    def resume(self, ref: MergeRef) -> None:
+        """Let the reviews of a merge request go on; it does not become due by that."""
+        with self._write() as session:
+            self._row(session, ref).paused = False
 
     def set_threshold(self, ref: MergeRef, threshold: Severity | None) -> None:
         """Set the lowest severity to post on a merge request; None: what the policy says."""
@@ -192,7 +197,7 @@ def _served(session: Session, projects: Collection[int]) -> dict[int, datetime]:
         .where(MergeRequestRow.project.in_(projects))
         .group_by(MergeRequestRow.project)
     )
-    return {project: at for project, at in session.execute(query).tuples() if at is not None}
+    return {project: at for project, at in session.execute(query) if at is not None}
 
 
 def _claim(session: Session, ref: MergeRef, now: datetime) -> Claim | None:

@@ -137,7 +137,7 @@ class Reviews(Database):
             .order_by(FindingRow.place, NoteRow.note)
         )
         with self._read() as session:
-            rows = session.execute(query).tuples()
+            rows = session.execute(query)
             found = {row.place: _stored(row, its_review, note) for row, its_review, note in rows}
         return tuple(found.values())  # of several notes that say it, the newest
 
@@ -162,7 +162,7 @@ def _findings(session: Session, *which: ColumnElement[bool]) -> tuple[StoredFind
         .where(FindingRow.hidden.is_(None), *which)
         .order_by(NoteRow.posted_at, FindingRow.place, NoteRow.note)
     )
-    return tuple(_stored(finding, review, note) for finding, review, note in session.execute(query).tuples())
+    return tuple(_stored(finding, review, note) for finding, review, note in session.execute(query))
 
 
 def _finding_row(review: str, place: int, judged: Judged) -> FindingRow:
