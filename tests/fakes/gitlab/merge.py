@@ -123,7 +123,8 @@ class MergeRequest:
         listed = "".join(f"<li>{commit.id[:8]} - {commit.title}</li>" for commit in new)
         plural = "" if len(new) == 1 else "s"
         self.system_note(f"added {len(new)} commit{plural}\n\n<ul>{listed}</ul>", user)
-        self.announce("update", {}, user=user, oldrev=old.head, chain=chain)
+        changes: JSON = {"updated_at": payloads.change(self.updated_at, self.gitlab.now())}
+        self.announce("update", changes, user=user, oldrev=old.head, chain=chain)
 
     def _add_version(self) -> None:
         source = self.source_project.repository

@@ -275,7 +275,8 @@ def pushed(one: "Project", branch: str, old: str, new: str, actor: User) -> JSON
         ],
         "total_commits_count": len(commits),
         "push_options": {},
-        "repository": _repository(one),
+        "repository": _repository(one)
+        | {key: project(one)[key] for key in ("git_http_url", "git_ssh_url", "visibility_level")},
     }
 
 

@@ -59,7 +59,7 @@ def extract(body: str) -> tuple[str, tuple[Found, ...]]:
     lines = text.split("\n")
     for first, end in reversed(list(_paragraphs(lines))):
         lines[first:end] = _PARAGRAPH.sub(take, "\n".join(lines[first:end])).split("\n")
-    return ("\n".join(lines).rstrip(), tuple(found)) if found else (body, ())
+    return "\n".join(lines).rstrip(), tuple(found)
 
 
 def _paragraphs(lines: list[str]) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from email.parser import BytesParser
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -51,6 +52,17 @@ def flat(pairs: list[tuple[str, str]]) -> JSON:
                 inner = spot.setdefault(name, {})
                 spot = inner if isinstance(inner, dict) else {}
     return values
+
+
+def _parts(kind: str, given: bytes) -> list[tuple[str, str]]:
+    """The fields of a multipart form; files are not expected."""
+    message = BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + given)
+    pairs = []
+    for part in message.walk():
+        name, data = part.get_param("name", header="Content-Disposition"), part.get_payload(decode=True)
+        if isinstance(name, str) and isinstance(data, bytes):
+            pairs.append((name, data.decode(errors="replace")))
+    return pairs
 
 
 class _Rate:
@@ -250,6 +262,8 @@ class Handler(BaseHTTPRequestHandler):
             return values | body if isinstance(body, dict) else values
         if kind == "application/x-www-form-urlencoded":
             return values | flat(parse_qsl(given.decode(errors="replace"), keep_blank_values=True))
+        if kind == "multipart/form-data":
+            return values | flat(_parts(self.headers.get("Content-Type") or "", given))
         raise Refused(415, {"error": f"The provided content-type '{kind}' is not supported."})
 
     # --- from the answer to the line
@@ -277,7 +291,8 @@ class Handler(BaseHTTPRequestHandler):
         own = f"{gitlab.own_url.removesuffix(gitlab.root)}{path}"
 
         def link(number: int, relation: str) -> str:
-            return f'<{own}?{urlencode(asked | {"page": number, "per_page": size})}>; rel="{relation}"'
+            there = sorted((asked | {"page": str(number), "per_page": str(size)}).items())
+            return f'<{own}?{urlencode(there)}>; rel="{relation}"'
 
         links = [link(page - 1, "prev")] if 1 < page <= last + 1 else []
         links += [link(page + 1, "next")] if page < last else []

@@ -63,6 +63,7 @@ def member(gitlab: "GitLab", person: User, level: int) -> JSON:
         "created_at": "2024-01-01T00:00:00.000Z",
         "expires_at": None,
         "membership_state": "active",
+        "created_by": user(gitlab, gitlab.admin),
     }
 
 

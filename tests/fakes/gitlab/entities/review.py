@@ -16,6 +16,7 @@ def merge(gitlab: "GitLab", one: "MergeRequest") -> JSON:
     """As it stands in lists: without `diff_refs` and `changes_count`."""
     end = one.outcome
     people = [user(gitlab, person) for person in one.assignees]
+    forked: JSON = {"allow_collaboration": True, "allow_maintainer_to_push": True}
     threads = [thread for thread in one.discussions if any(note.resolvable for note in thread.notes)]
     return {
         "id": one.id,
@@ -77,7 +78,7 @@ def merge(gitlab: "GitLab", one: "MergeRequest") -> JSON:
         "task_completion_status": {"count": 0, "completed_count": 0},
         "has_conflicts": False,
         "blocking_discussions_resolved": all(thread.resolved for thread in threads),
-    }
+    } | (forked if one.source_project is not one.project else {})
 
 
 def whole_merge(gitlab: "GitLab", one: "MergeRequest") -> JSON:

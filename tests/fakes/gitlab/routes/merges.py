@@ -225,6 +225,12 @@ def approvals(call: Call) -> Answer:
     return Answer(body=_approvals(call, call.merge()))
 
 
+@route("GET", "/projects/:id/merge_requests/:iid/approval_state")
+def approval_state(call: Call) -> Answer:
+    call.merge()
+    return Answer(body={"approval_rules_overwritten": False, "rules": []})
+
+
 @route("POST", "/projects/:id/merge_requests/:iid/approve")
 def approve(call: Call) -> Answer:
     one = call.merge(DEVELOPER)
