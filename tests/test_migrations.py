@@ -12,7 +12,7 @@ from bot.store.rows import Base
 from tests.postgres import database_url, postgres, postgres_url  # noqa: F401 -- fixtures
 from tests.test_store import at_once
 
-REVISIONS = [*reversed(migrations._newest_first())]
+REVISIONS = migrations._newest_first()[::-1]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """How the tables came to be, one revision a file in `versions/`. Run by `Store.migrate`; there is no alembic.ini."""
 
+import functools
+
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -50,5 +52,6 @@ def move(connection: Connection, to: str) -> None:
         go(_config(connection), goal)
 
 
-def _newest_first() -> list[str]:
-    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+@functools.cache
+def _newest_first() -> tuple[str, ...]:
+    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())

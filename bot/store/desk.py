@@ -125,16 +125,13 @@ class Desk(Database):
             row.claimed = False
             return True
 
-    def pause(self, ref: MergeRef) -> None:
-        """Stop the reviews of a merge request that nobody asks for by command; what waits is dropped."""
+    def set_paused(self, ref: MergeRef, paused: bool) -> None:  # noqa: FBT001 -- it is the thing that is set
+        """Stop the reviews of a merge request that nobody asks for by command, the one that waits too; or go on."""
         with self._write() as session:
             row = self._row(session, ref)
-            _keep(row, pause(_desk_row(row)))
-
-    def resume(self, ref: MergeRef) -> None:
-        """Let the reviews of a merge request go on; it does not become due by that."""
-        with self._write() as session:
-            self._row(session, ref).paused = False
+            if paused:
+                _keep(row, pause(_desk_row(row)))
+            row.paused = paused
 
     def set_threshold(self, ref: MergeRef, threshold: Severity | None) -> None:
         """Set the lowest severity to post on a merge request; None: what the policy says."""

@@ -47,13 +47,12 @@ class Reviews(Database):
             session.execute(self._insert(ReviewRow).values(row).on_conflict_do_nothing())
 
     def save_findings(self, review: str, result: Review) -> None:
-        """Record what a review found; it is about to post then. Findings of an earlier attempt are replaced."""
+        """Record what a review found. Findings of an earlier attempt are replaced."""
         usage = result.usage
         with self._write() as session:
             row = session.get(ReviewRow, review, with_for_update=True)
             if row is None:
                 return
-            row.state = ReviewState.POSTING
             row.model, row.adapter, row.prompt_id = result.model, result.adapter, result.prompt_id
             row.requests, row.seconds = usage.requests, usage.seconds
             row.prompt_tokens, row.cached_tokens = usage.prompt_tokens, usage.cached_tokens
@@ -63,6 +62,15 @@ class Reviews(Database):
             row.redacted = list(result.redacted)
             session.execute(delete(FindingRow).where(FindingRow.review == review))
             session.add_all(_finding_row(review, place, it) for place, it in enumerate(result.findings))
+
+    def begin_posting(self, review: str) -> bool:
+        """Record that a review begins to post. True: it began before, and may have got somewhere."""
+        with self._write() as session:
+            row = session.get(ReviewRow, review, with_for_update=True)
+            if row is None or row.state != ReviewState.ASKING:
+                return row is not None
+            row.state = ReviewState.POSTING
+            return False
 
     def record_posted(self, review: str, publication: Publication, *, at: datetime) -> None:
         """Record what became of each comment of a review."""

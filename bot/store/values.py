@@ -47,11 +47,6 @@ class ReviewState(enum.StrEnum):
     SKIPPED = "skipped"  # there was nothing to do, by policy for example
     FAILED = "failed"
 
-    @property
-    def final(self) -> bool:
-        """Whether nothing comes after it."""
-        return self not in {ReviewState.ASKING, ReviewState.POSTING}
-
 
 @dataclass(frozen=True, slots=True)
 class StoredReview:
