@@ -1,93 +1,25 @@
-"""The stand-in keeps GitLab's rules: python-gitlab, real git and a receiver of hooks see what they would see there."""
+"""The stand-in keeps GitLab's rules: who may do what, what a change looks like, which lines take a note."""
 
+import difflib
 import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import gitlab
 import pytest
 import requests
 from gitlab.exceptions import GitlabError, GitlabHttpError
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.fakes.gitlab import DEVELOPER, MAINTAINER, OWNER, REPORTER, GitLab, MergeRequest, Project, User, serve
-from tests.fakes.gitlab.quick_actions import NAMES, extract
-from tests.fakes.gitlab.repository import Content
-from tests.fakes.receiver import Receiver, receive
+from tests.fakes.gitlab import DEVELOPER, OWNER, REPORTER, serve
+from tests.fakes.gitlab.positions import Mapper
+from tests.fakes.gitlab.repository import Content, FileChange
+from tests.gitlab_world import NEW, OLD, Data, World, made, refused
 
-OLD = "".join(f"line {number}\n" for number in range(1, 41))
-NEW = OLD.replace("line 10\n", "LINE 10\nand more\n").replace("line 30\n", "")
 BAD_LINE = """400 Bad request - Note {:line_code=>["can't be blank", "must be a valid line code"]}"""
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-Data = dict[str, object]
-
-
-@dataclass
-class World:
-    """One merge request that changes, adds, renames and deletes a file, and a client for it."""
-
-    server: GitLab
-    project: Project
-    merge: MergeRequest
-    alice: User
-    client: gitlab.Gitlab
-
-    @property
-    def path(self) -> str:
-        return f"/projects/{self.project.id}/merge_requests/{self.merge.iid}"
-
-    def get(self, below: str = "", **query: object) -> Data:
-        answer = self.client.http_get(self.path + below, query_data=query)
-        assert isinstance(answer, dict)
-        return answer
-
-    def all(self, below: str) -> list[Data]:
-        return list(self.client.http_list(self.path + below, iterator=True, per_page=100))
-
-    def files(self, merge: MergeRequest | None = None, per_page: int = 100) -> dict[str, Data]:
-        """The items of `/diffs` by their new paths."""
-        path = f"/projects/{self.project.id}/merge_requests/{(merge or self.merge).iid}/diffs"
-        items = self.client.http_list(path, iterator=True, per_page=per_page)
-        return {str(item["new_path"]): dict(item) for item in items}
-
-    def post(self, below: str, **data: object) -> Data:
-        answer = self.client.http_post(self.path + below, post_data=data)
-        return answer if isinstance(answer, dict) else {"status": answer.status_code}
-
-    def position(self, **place: object) -> Data:
-        refs = self.merge.refs.json()
-        return {"position_type": "text", "old_path": "app.py", "new_path": "app.py", **refs, **place}
-
-    def say(self, **place: object) -> Data:
-        """Start a discussion on a line, with a `body` if that matters; the note."""
-        body = place.pop("body", "hm")
-        discussion = self.post("/discussions", body=body, position=self.position(**place))
-        notes = discussion["notes"]
-        assert isinstance(notes, list)
-        note: Data = notes[0]
-        return note
-
-    def note(self, number: object) -> Data:
-        return self.get(f"/notes/{number}")
-
-
-@contextmanager
-def made() -> Iterator[World]:
-    with serve() as server:
-        project = server.project("team/tools/shop", bot_level=MAINTAINER)
-        alice = project.add_member("alice")
-        moved = "".join(f"moved {number}\n" for number in range(20))
-        project.push("main", {"app.py": OLD, "old/name.py": moved, "gone.py": "bye\n"})
-        change: dict[str, str | None] = {"app.py": NEW, "new.py": "one\ntwo\n", "old/name.py": None, "gone.py": None}
-        change |= {"new/name.py": moved.replace("moved 5\n", "MOVED 5\n")}
-        project.push("fix", change, user=alice)
-        merge = project.open_merge_request("fix", title="Mend it", author=alice)
-        with gitlab.Gitlab(server.url, private_token=server.bot_token, timeout=5) as client:
-            yield World(server, project, merge, alice, client)
 
 
 @pytest.fixture
@@ -101,19 +33,6 @@ def steady() -> Iterator[World]:
     """For tables of cases that do not disturb each other."""
     with made() as one:
         yield one
-
-
-@pytest.fixture
-def hooked(world: World) -> Iterator[Receiver]:
-    """A receiver that gets all events of the world's project."""
-    with receive() as receiver:
-        events = ("push_events", "merge_requests_events", "note_events", "confidential_note_events", "emoji_events")
-        world.project.add_hook(receiver.url, events=(*events, "resource_access_token_events"), signing_token=SECRET)
-        yield receiver
-
-
-def refused(error: pytest.ExceptionInfo[GitlabError]) -> tuple[int | None, str]:
-    return error.value.response_code, str(error.value.error_message)
 
 
 # --- the server
@@ -412,183 +331,22 @@ def test_stale_shas_are_traced_to_the_newest_version(world: World) -> None:
     assert [one.position.new_line for one in world.merge.all_notes() if one.position] == [11, 11]
 
 
-# --- notes
+# --- moving lines
+
+LINES = st.lists(st.sampled_from("abcdefgh"), max_size=30)
 
 
-def test_drafts_are_the_author_s_alone_and_published_as_one_review(world: World, hooked: Receiver) -> None:
-    for line in (10, 20, 11):
-        world.post("/draft_notes", note=f"line {line}", position=world.position(new_line=line))
-    world.post("/draft_notes", note="in general")
-    with gitlab.Gitlab(world.server.url, private_token=world.server.token(world.alice).value) as other:
-        assert other.http_list(f"{world.path}/draft_notes", get_all=True) == []
-    assert not world.all("/discussions")
-    world.post("/draft_notes/bulk_publish")
-    bodies = [note.body for note in world.merge.all_notes()]
-    assert bodies == ["line 10", "line 11", "in general"]
-    assert len(world.server.notifications) == 1
-    world.server.settle()
-    notes = hooked.events("Note Hook")
-    assert len(notes) == len({one.headers["Idempotency-Key"] for one in notes}) == 3
-    assert len({one.headers["X-Gitlab-Event-UUID"] for one in notes}) == 1
+@given(old=LINES, new=LINES)
+def test_lines_are_followed_through_a_diff_both_ways(old: list[str], new: list[str]) -> None:
+    text = "".join(list(difflib.unified_diff(lines(old), lines(new)))[2:])
+    mapper = Mapper(FileChange("f", "f", "100644", "100644", "M", text))
+    for number, line in enumerate(old, start=1):
+        there = mapper.forward(number)
+        assert there is None or (new[there - 1] == line and mapper.back(there) == number)
+    gone = sum(mapper.forward(number) is None for number in range(1, len(old) + 1))
+    come = sum(mapper.back(number) is None for number in range(1, len(new) + 1))
+    assert (gone, come) == (text.count("\n-"), text.count("\n+"))
 
 
-def test_a_broken_bulk_publish_leaves_some_notes_and_all_drafts(world: World) -> None:
-    for line in (10, 11):
-        world.post("/draft_notes", note=f"line {line}", position=world.position(new_line=line))
-    world.server.faults.publish_breaks_after = 1
-    with pytest.raises(GitlabHttpError) as error:
-        world.post("/draft_notes/bulk_publish")
-    assert (error.value.response_code, error.value.response_body) == (500, b"")
-    assert (len(world.all("/draft_notes")), len(world.all("/discussions"))) == (2, 1)
-
-
-def test_a_draft_loses_its_place_when_it_is_changed_without_one(world: World) -> None:
-    draft = world.post("/draft_notes", note="a", position=world.position(new_line=10))
-    changed = world.client.http_put(f"{world.path}/draft_notes/{draft['id']}", post_data={"note": "b"})
-    assert isinstance(changed, dict)
-    assert (changed["note"], changed["position"], changed["line_code"]) == ("b", None, None)
-    world.client.http_delete(f"{world.path}/draft_notes/{draft['id']}")
-    assert not world.all("/draft_notes")
-
-
-def test_threads_are_answered_edited_resolved_and_deleted(world: World) -> None:
-    merge = world.client.projects.get(world.project.id, lazy=True).mergerequests.get(world.merge.iid)
-    alone = merge.notes.create({"body": "summary"})
-    alone.body = "better"
-    alone.save()
-    thread = merge.discussions.create({"body": "why?", "position": world.position(new_line=10)})
-    thread.notes.create({"body": "because"})
-    thread.resolved = True
-    thread.save()
-    seen = merge.discussions.get(thread.id).attributes["notes"]
-    assert [(one["body"], one["resolved_by"]["username"]) for one in seen] == [
-        ("why?", "apprentice"),
-        ("because", "apprentice"),
-    ]
-    first = world.all("/notes?sort=asc")[0]
-    assert (first["body"], first["type"], first["resolvable"]) == ("better", None, False)
-    answer = world.merge.all_notes()[-1]
-    merge.discussions.get(thread.id).notes.delete(answer.id)
-    assert answer not in world.merge.all_notes()
-    hers = world.merge.comment(world.alice, "mine")
-    assert hers is not None
-    world.project.members[world.server.bot.id] = DEVELOPER
-    with pytest.raises(GitlabError) as error:
-        merge.notes.delete(hers.id)
-    assert refused(error) == (403, "403 Forbidden")
-
-
-def test_emoji_are_given_once_and_told_to_the_hooks(world: World, hooked: Receiver) -> None:
-    number = int(str(world.say(body="<!-- marker -->\nhm", new_line=10)["id"]))
-    note = world.merge.note(number)
-    assert note is not None
-    world.post(f"/notes/{number}/award_emoji", name="thumbsup")
-    with pytest.raises(GitlabHttpError) as error:
-        world.post(f"/notes/{number}/award_emoji", name="+1")
-    assert refused(error) == (404, "404 Award Emoji Name has already been taken Not Found")
-    hers = world.merge.award(note, world.alice, "thumbsdown")
-    with pytest.raises(GitlabError):
-        world.client.http_delete(f"{world.path}/notes/{number}/award_emoji/{hers.id}")
-    world.merge.revoke(note, world.alice, "thumbsdown")
-    world.server.settle()
-    events = [(one.json["event_type"], one.attributes["name"]) for one in hooked.events("Emoji Hook")]
-    assert sorted(map(str, events)) == sorted(
-        map(str, [("award", "thumbsup"), ("award", "thumbsdown"), ("revoke", "thumbsdown")])
-    )
-    told = hooked.events("Emoji Hook")[0].json["note"]
-    assert isinstance(told, dict)
-    assert str(told["note"]).startswith("<!-- marker -->")
-
-
-def test_a_suggestion_is_applied_with_a_real_commit(world: World) -> None:
-    body = "Better:\n````suggestion:-1+0\nnine\nten\n````\n"
-    seen = world.say(body=body, new_line=11)
-    suggestions = seen["suggestions"]
-    assert isinstance(suggestions, list)
-    (one,) = suggestions
-    assert (one["from_line"], one["to_line"], one["appliable"], one["applied"]) == (10, 11, True, False)
-    assert (one["from_content"], one["to_content"]) == ("LINE 10\nand more\n", "nine\nten\n")
-    before = world.merge.head
-    world.client.http_put(f"/suggestions/{one['id']}/apply")
-    assert world.merge.head != before
-    project = world.client.projects.get(world.project.id, lazy=True)
-    assert (
-        project.files.raw("app.py", ref=world.merge.head) == NEW.replace("LINE 10\nand more\n", "nine\nten\n").encode()
-    )
-    after = world.note(seen["id"])
-    assert isinstance(after["suggestions"], list)
-    assert (after["suggestions"][0]["applied"], after["resolved"]) == (True, True)
-
-
-@pytest.mark.parametrize(
-    ("body", "ran"),
-    [
-        ("/merge", ["merge"]),
-        ("fine\n\n/approve\n", ["approve"]),
-        ("/Label ~bug\nrest", ["label"]),
-        ("text\r\n/close\r\n", ["close"]),
-        ("* item\n/merge", ["merge"]),
-        ("~~~\n/merge\n~~~", ["merge"]),  # the older way only knows fences of backticks
-        ("`a\n/merge\nb` c", ["merge"]),
-        ("`a` b\n/merge\n`c`", ["merge"]),  # the newer way only: no code over several lines
-        (">>>\n```\n>>>\n/close", ["close"]),  # the end of the quote ends the fence in it
-        ("```\n/merge\n```", []),
-        ("````suggestion\n/merge\n````", []),
-        ("> /merge", []),
-        (" /merge", []),
-        ("\\/merge", []),
-        ("&#47;merge", []),
-        ("\u200b/merge", []),
-        ("/merged", []),
-        ("//merge", []),
-        ("/merge: now", []),
-        ("see /merge", []),
-        (">>>\n/merge\n>>>", []),
-        ("/apprentice review", []),
-    ],
-)
-def test_quick_actions_run_as_in_gitlab(body: str, ran: list[str]) -> None:
-    assert [name for name, _ in extract(body)[1]] == ran
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_documented_quick_action_is_known(name: str) -> None:
-    assert extract(f"text\n/{name} some thing\nmore") == ("text\nmore", ((name, "some thing"),))
-
-
-def test_quick_actions_act_and_are_written_down(world: World) -> None:
-    answer = world.post("/notes", body="/label ~urgent\n/close")
-    assert answer == {"commands_changes": {}, "summary": ["Ran label, close."]}
-    assert not [one for one in world.merge.all_notes() if not one.system]
-    assert (world.merge.state, world.merge.labels) == ("closed", ["urgent"])
-    assert [(one.name, one.user.username) for one in world.server.actions] == [
-        ("label", "apprentice"),
-        ("close", "apprentice"),
-    ]
-
-
-# --- statuses and approvals
-
-
-def test_commit_statuses_go_from_state_to_state(world: World) -> None:
-    head = world.merge.head
-    commit = world.client.projects.get(world.project.id, lazy=True).commits.get(head, lazy=True)
-    commit.statuses.create({"state": "pending", "name": "apprentice"})
-    with pytest.raises(GitlabError) as error:
-        commit.statuses.create({"state": "pending", "name": "apprentice"})
-    assert "Cannot transition status" in refused(error)[1]
-    for state in ("success", "pending", "failed"):
-        commit.statuses.create({"state": state, "name": "apprentice", "description": state})
-    assert [(one.status, one.description) for one in commit.statuses.list(get_all=True)] == [("failed", "failed")]
-
-
-def test_an_approval_of_a_stale_head_is_refused(world: World, hooked: Receiver) -> None:
-    merge = world.client.projects.get(world.project.id, lazy=True).mergerequests.get(world.merge.iid)
-    with pytest.raises(GitlabError) as error:
-        merge.approve(sha="1" * 40)
-    assert error.value.response_code == 409
-    merge.approve(sha=world.merge.head)
-    merge.unapprove()
-    world.server.settle()
-    actions = [one.attributes["action"] for one in hooked.events("Merge Request Hook")]
-    assert sorted(map(str, actions)) == ["approved", "unapproved"]
+def lines(letters: list[str]) -> list[str]:
+    return [f"{letter}\n" for letter in letters]

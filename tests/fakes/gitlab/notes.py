@@ -38,9 +38,10 @@ def write(
     position: Position | None = None,
     discussion: Discussion | None = None,
     internal: bool = False,
+    quiet: bool = False,
     chain: Chain | None = None,
 ) -> Written:
-    """Make a note: in a thread, on a line, or alone (`kind` None).
+    """Make a note: in a thread, on a line, or alone (`kind` None); `quiet`: people are notified in another way.
 
     Raises:
         Refused: GitLab's validation does not like it.
@@ -86,6 +87,8 @@ def write(
     discussion.notes.append(note)
     note.suggestions = _suggestions(merge, note)
     merge.updated_at = now
+    if not quiet:
+        _notify(merge, f"note by {author.username}")
     _tell(merge, note, "create", author, chain)
     return Written(note, actions)
 
@@ -119,6 +122,10 @@ def _run(merge: "MergeRequest", author: User, actions: tuple[quick_actions.Found
             merge.edit(author, title=argument, chain=chain)
         elif name in {"label", "labels"}:
             merge.edit(author, labels=[*merge.labels, *re.findall(r"~?([\w-]+)", argument)], chain=chain)
+
+
+def _notify(merge: "MergeRequest", what: str) -> None:
+    merge.gitlab.notifications.append((merge.project.id, merge.iid, what))
 
 
 def _tell(merge: "MergeRequest", note: Note, action: str, actor: User, chain: Chain | None) -> None:
@@ -172,14 +179,15 @@ def publish(merge: "MergeRequest", author: User, chosen: list[Draft], *, chain: 
             raise Refused(500, {})
         discussion = merge.discussion(one.discussion) if one.discussion else None
         try:
-            written = write(merge, author, one.body, position=_complete(one), discussion=discussion, chain=chain)
+            place = _complete(one)
+            written = write(merge, author, one.body, position=place, discussion=discussion, quiet=True, chain=chain)
         except Refused:
             continue
         if discussion and written.note:
             resolve(merge, discussion.notes, author, resolved=one.resolve, force=True)
     merge.drafts = [one for one in merge.drafts if one not in chosen]
     if chosen:
-        merge.gitlab.notifications.append((merge.project.id, merge.iid, f"review by {author.username}"))
+        _notify(merge, f"review by {author.username}")
         if author in merge.reviewers:
             merge.reviewers[author] = "reviewed"
 

@@ -142,7 +142,7 @@ def _ruby_text(text: str) -> str:
 # --- where a position goes when the diff changes
 
 
-class _Mapper:
+class Mapper:
     """Line numbers of a file from one commit to another, both ways."""
 
     def __init__(self, change: FileChange | None) -> None:
@@ -208,30 +208,30 @@ class _Tracer:
     def _added(self) -> Traced:
         path, line = self.position.new_path or "", self.position.new_line or 0
         moved = _with_old(self.old_to_new_head, path)
-        at = _Mapper(moved).forward(line)
+        at = Mapper(moved).forward(line)
         if at is None or (moved and moved.deleted_file):
             return self._gone(moved, line, None)
         shown = _with_new(self.now, moved.new_path if moved else path)
-        before = _Mapper(shown).back(at) if shown else at
+        before = Mapper(shown).back(at) if shown else at
         there = self._at(shown, before, at)
         return there or self._gone(shown, None, at)
 
     def _removed(self) -> Traced:
         path, line = self.position.old_path or "", self.position.old_line or 0
         base = _with_old(self.old_to_new_base, path)
-        at = _Mapper(base).forward(line)
+        at = Mapper(base).forward(line)
         if at is None:
             return self._gone(base, line, None)
         shown = _with_old(self.now, base.new_path if base else path)
-        after = _Mapper(shown).forward(at) if shown else at
+        after = Mapper(shown).forward(at) if shown else at
         there = None if after is not None else self._at(shown, at, None)
         return there or self._gone(shown, None, after)
 
     def _unchanged(self) -> Traced:
         base = _with_old(self.old_to_new_base, self.position.old_path or "")
         moved = _with_old(self.old_to_new_head, self.position.new_path or "")
-        old = _Mapper(base).forward(self.position.old_line or 0)
-        new = _Mapper(moved).forward(self.position.new_line or 0)
+        old = Mapper(base).forward(self.position.old_line or 0)
+        new = Mapper(moved).forward(self.position.new_line or 0)
         if new is None:
             return self._gone(moved, self.position.new_line, None)
         shown = _with_old(self.now, base.new_path if base else self.position.old_path or "")

@@ -7,19 +7,19 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from email.parser import BytesParser
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from tests.fakes.gitlab import routes  # noqa: F401 -- declares them
+from tests.fakes.gitlab import page, routes  # noqa: F401 -- the latter declares themselves
 from tests.fakes.gitlab.errors import Refused
 from tests.fakes.gitlab.faults import AFTER, Fault
+from tests.fakes.gitlab.forms import flat, parts
 from tests.fakes.gitlab.hooks import Chain
 from tests.fakes.gitlab.model import JSON, Request, Settings, Token, User
 from tests.fakes.gitlab.routing import Answer, Call, Params, find
@@ -32,37 +32,6 @@ TOO_MANY = "This endpoint has been requested too many times. Try again later."
 
 class _Cut(Exception):  # noqa: N818 -- no error: a fault that was asked for
     """The line is cut without an answer."""
-
-
-def flat(pairs: list[tuple[str, str]]) -> JSON:
-    """`a[b][c]=1&d[]=2` as nested tables and lists, as Rails reads it."""
-    values: JSON = {}
-    for key, value in pairs:
-        names = re.findall(r"[^\[\]]+|(?<=\[)(?=\])", key) or [key]
-        spot = values
-        for name, following in pairwise([*names, None]):
-            if following is None:
-                spot[name] = value
-            elif following == "":
-                listed = spot.setdefault(name, [])
-                if isinstance(listed, list):
-                    listed.append(value)
-                break
-            else:
-                inner = spot.setdefault(name, {})
-                spot = inner if isinstance(inner, dict) else {}
-    return values
-
-
-def _parts(kind: str, given: bytes) -> list[tuple[str, str]]:
-    """The fields of a multipart form; files are not expected."""
-    message = BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + given)
-    pairs = []
-    for part in message.walk():
-        name, data = part.get_param("name", header="Content-Disposition"), part.get_payload(decode=True)
-        if isinstance(name, str) and isinstance(data, bytes):
-            pairs.append((name, data.decode(errors="replace")))
-    return pairs
 
 
 class _Rate:
@@ -121,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         path = target.path.removeprefix(gitlab.root).removeprefix(API)
         known = target.path.startswith(gitlab.root + API + "/")
         if not known and target.path != gitlab.root + API:
-            self._send(404, b"", {}, "text/plain")
+            self._show(target.path.removeprefix(gitlab.root))
             return
         user, status = None, None
         try:
@@ -140,6 +109,16 @@ class Handler(BaseHTTPRequestHandler):
         self._serve()
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET  # noqa: N815 -- the base class's names
+
+    def _show(self, path: str) -> None:
+        """The page of a merge request; there are no others."""
+        gitlab = self.server.gitlab
+        match = re.fullmatch(r"/(.+)/-/merge_requests/(\d+)", path)
+        with gitlab.lock:
+            project = gitlab.find_project(match[1]) if match else None
+            merge = project.merges.get(int(match[2])) if match and project else None
+            text = page.render(merge) if merge else "There is nothing here.\n"
+        self._send(200 if merge else 404, text.encode(), {}, "text/plain; charset=utf-8")
 
     # --- from the request to the answer
 
@@ -165,6 +144,9 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             raw = None if refused.body else b""
             answer = Answer(refused.status, refused.body, refused.headers, raw=raw)
+        except Exception:  # noqa: BLE001 -- shown when the server is closed
+            gitlab.defects.append(traceback.format_exc())
+            answer = Answer(500, {"message": "500 Internal Server Error"})
         if fault:
             return user, self._fail(fault)
         return user, answer
@@ -263,7 +245,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "application/x-www-form-urlencoded":
             return values | flat(parse_qsl(given.decode(errors="replace"), keep_blank_values=True))
         if kind == "multipart/form-data":
-            return values | flat(_parts(self.headers.get("Content-Type") or "", given))
+            return values | flat(parts(self.headers.get("Content-Type") or "", given))
         raise Refused(415, {"error": f"The provided content-type '{kind}' is not supported."})
 
     # --- from the answer to the line
@@ -367,6 +349,9 @@ def serve(
         root: a relative URL root like `/gitlab`.
         folder: for the repositories; None: a temporary one.
         settings: see `Settings`.
+
+    Raises:
+        RuntimeError: at the end, if the stand-in itself was defective: a test must not take that for GitLab's fault.
     """
     gitlab = GitLab(folder, settings)
     server = Server(("127.0.0.1", port), gitlab)
@@ -381,3 +366,5 @@ def serve(
         server.server_close()
         thread.join()
         gitlab.close()
+    if gitlab.defects:
+        raise RuntimeError("the stand-in is defective:\n" + "\n".join(gitlab.defects))

@@ -38,6 +38,8 @@ class GitLab:
         self.actions: list[Action] = []
         """Every quick action that ran: what must stay empty when notes are escaped well."""
         self.requests: list[Request] = []
+        self.defects: list[str] = []
+        """Errors of the stand-in itself."""
         self.notifications: list[tuple[int, int, str]] = []
         """One (project, merge request, what) for each e-mail that the people on a merge request would get."""
         self.faults = Faults()
