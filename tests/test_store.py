@@ -107,6 +107,20 @@ def test_many_deliveries_are_kept_at_once_and_each_is_answered(store: Store) -> 
     assert {delivery.arrival.key for delivery in store.unhandled(10)} == {"a", "b", "c"}
 
 
+def test_processes_that_are_told_the_same_at_once_each_get_an_answer(store: Store, database_url: str) -> None:  # noqa: F811
+    arrivals = [arrival(str(number)) for number in range(200)]
+    others = [Store(database_url) for _ in range(4)]
+    new: list[bool] = []
+    orders = (arrivals, arrivals[::-1], arrivals, arrivals[::-1])
+    at_once(
+        *(lambda it=it, some=some: new.extend(it.receive_many(some)) for it, some in zip(others, orders, strict=True))
+    )
+    assert Counter(new) == {True: 200, False: 600}
+    assert len(store.unhandled(999)) == 200
+    for other in others:
+        other.close()
+
+
 def test_deliveries_are_handled_oldest_first_and_so_many_at_a_time(store: Store) -> None:
     store.receive_many([arrival("late", seconds=9), arrival("soon", seconds=1), arrival("next", seconds=5)])
     assert [delivery.arrival.key for delivery in store.unhandled(2)] == ["soon", "next"]
@@ -686,6 +700,24 @@ def test_retention_removes_what_is_old_and_not_in_use(store: Store) -> None:
     assert [store.desk(MergeRef(7, iid)) is None for iid in (1, 2, 3, 4)] == [False, False, False, True]
     assert [it.voter for it in store.votes()] == ["new"]
     assert set(store.expire(at(500)).values()) == {0}
+
+
+def test_retention_of_many_rows_takes_several_transactions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.store.admin._PART", 2)
+    for number in range(5):
+        reviewed(store, f"r{number}", note=number)
+        store.add_vote(vote(), source=str(number))
+        store.receive(arrival(str(number)))
+    for delivery in store.unhandled(9):
+        store.handle(delivery.id, outcome="", at=at(0))
+    assert store.expire(at(500)) == {
+        "findings": 15,
+        "notes": 5,
+        "reviews": 5,
+        "votes": 5,
+        "merge_requests": 0,
+        "deliveries": 5,
+    }
 
 
 # --- what can go wrong

@@ -1,4 +1,9 @@
-"""How the tables came to be, one revision a file in `versions/`. Run by `Store.migrate`; there is no alembic.ini."""
+"""How the tables came to be, one revision a file in `versions/`. Run by `Store.migrate`; there is no alembic.ini.
+
+To write the next one, change `bot/store/rows.py` and let Alembic draft it against a database at the newest revision:
+`alembic.command.revision(configured(connection, Base.metadata), "What it does", autogenerate=True)`. Then read what it
+wrote, and put SQLAlchemy's own types in the place of ours.
+"""
 
 import functools
 
@@ -6,17 +11,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, MetaData
 
 
 class UnknownRevisionError(ValueError):
     """A revision that this program does not have."""
 
 
-def _config(connection: Connection | None = None) -> Config:
+def configured(connection: Connection | None = None, metadata: MetaData | None = None) -> Config:
+    """Give what Alembic's commands want, for one connection; `metadata` only to draft a revision."""
     config = Config()
     config.set_main_option("script_location", "bot:migrations")
-    config.attributes["connection"] = connection
+    config.attributes.update(connection=connection, metadata=metadata)
     return config
 
 
@@ -49,9 +55,9 @@ def move(connection: Connection, to: str) -> None:
             raise UnknownRevisionError(f"this program has no revision {revision}; it has {', '.join(path)}")
     go = command.upgrade if path.index(goal) < path.index(now) else command.downgrade
     if goal != now:
-        go(_config(connection), goal)
+        go(configured(connection), goal)
 
 
 @functools.cache
 def _newest_first() -> tuple[str, ...]:
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    return tuple(script.revision for script in ScriptDirectory.from_config(configured()).walk_revisions())

@@ -2,11 +2,9 @@
 
 from alembic import context
 
-from bot.store.rows import Base
-
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=context.config.attributes["metadata"],
     render_as_batch=True,  # SQLite alters a table by making it anew
 )
 with context.begin_transaction():

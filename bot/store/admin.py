@@ -1,10 +1,11 @@
 """Projects, workers and adapters; forgetting and retention; the version of the tables."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from bot import migrations
 from bot.store.database import Database, StoreError
@@ -21,6 +22,9 @@ from bot.store.rows import (
     WorkerRow,
 )
 from bot.store.values import Counts, Project, StoredAdapter
+
+_PART = 500
+"""Most rows of the leading table that retention removes in one transaction."""
 
 
 class Admin(Database):
@@ -124,6 +128,8 @@ class Admin(Database):
             MergeRequestRow.iid == ReviewRow.iid,
             MergeRequestRow.claimed.is_(True),
         )
+        old = and_(ReviewRow.started_at < before, ~claimed.exists())
+        handled = and_(DeliveryRow.handled_at.is_not(None), DeliveryRow.received_at < before)
         rests = and_(
             MergeRequestRow.due_at.is_(None),
             MergeRequestRow.claimed.is_(False),
@@ -131,14 +137,29 @@ class Admin(Database):
             MergeRequestRow.threshold.is_(None),
             or_(MergeRequestRow.served_at.is_(None), MergeRequestRow.served_at < before),
         )
-        handled = and_(DeliveryRow.handled_at.is_not(None), DeliveryRow.received_at < before)
         with self._write() as session:
-            return {
-                **_remove_reviews(session, and_(ReviewRow.started_at < before, ~claimed.exists())),
-                "votes": _remove(session, VoteRow, VoteRow.at < before),
-                "merge_requests": _remove(session, MergeRequestRow, rests),
-                "deliveries": _remove(session, DeliveryRow, handled),
-            }
+            resting = _remove(session, MergeRequestRow, rests)
+        return {
+            **self._in_parts(ReviewRow.id, old, _remove_reviews),
+            **self._in_parts(VoteRow.id, VoteRow.at < before, lambda it, part: {"votes": _remove(it, VoteRow, part)}),
+            "merge_requests": resting,
+            **self._in_parts(DeliveryRow.id, handled, lambda it, part: {"deliveries": _remove(it, DeliveryRow, part)}),
+        }
+
+    def _in_parts(
+        self,
+        key: InstrumentedAttribute[int] | InstrumentedAttribute[str],
+        which: ColumnElement[bool],
+        remove: Callable[[Session, ColumnElement[bool]], Counts],
+    ) -> Counts:
+        """Remove only so many rows in one transaction: who keeps a delivery meanwhile need not wait for all."""
+        total = Counter[str]()
+        while True:
+            with self._write() as session:
+                part = session.scalars(select(key).where(which).limit(_PART)).all()
+                total.update(remove(session, key.in_(part)))
+            if len(part) < _PART:
+                return dict(total)
 
     # --- the version of the tables
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import and_, func, select, text, update
 from sqlalchemy.orm import Session
 
 from bot.desk import Claim, DeskRow, Due, merge_due, next_generation, pause, pick
@@ -90,8 +90,13 @@ class Desk(Database):
 
     def due(self, now: datetime) -> list[DeskRow]:
         """Give the rows whose time has come, those that are being reviewed too; longest due first."""
+        query = (
+            select(MergeRequestRow)
+            .where(MergeRequestRow.due_at <= now)
+            .order_by(MergeRequestRow.due_at, MergeRequestRow.project, MergeRequestRow.iid)
+        )
         with self._read() as session:
-            return _due(session, now)
+            return [_desk_row(row) for row in session.scalars(query)]
 
     def running(self) -> list[Claim]:
         """Give the claims of the reviews that run, oldest first."""
@@ -109,7 +114,7 @@ class Desk(Database):
             if not self._sqlite:  # SQLite has one writer anyway
                 session.execute(select(func.pg_advisory_xact_lock(_DISPATCH_LOCK)))
             running = {claim.ref for claim in _running(session)}
-            due = _due(session, now) if len(running) < total else []
+            due = _first_due(session, now, per_project) if len(running) < total else []
             served = _served(session, {row.ref.project for row in due})
             chosen = pick(due, running, served=served, per_project=per_project, total=total)
             claims = (_claim(session, row.ref, now) for row in chosen)
@@ -173,13 +178,22 @@ def _locked(session: Session, ref: MergeRef) -> MergeRequestRow | None:
     return session.get(MergeRequestRow, (ref.project, ref.iid), with_for_update=True)
 
 
-def _due(session: Session, now: datetime) -> list[DeskRow]:
-    query = (
-        select(MergeRequestRow)
-        .where(MergeRequestRow.due_at <= now)
-        .order_by(MergeRequestRow.due_at, MergeRequestRow.project, MergeRequestRow.iid)
+def _first_due(session: Session, now: datetime, per_project: int) -> list[DeskRow]:
+    """Give the rows of each project that may be chosen: all of a long queue would hold up who else writes."""
+    queue = func.row_number().over(
+        partition_by=MergeRequestRow.project, order_by=(MergeRequestRow.due_at, MergeRequestRow.iid)
     )
-    return [_desk_row(row) for row in session.scalars(query)]
+    places = (
+        select(MergeRequestRow.project, MergeRequestRow.iid, queue.label("place"))
+        .where(MergeRequestRow.due_at <= now, MergeRequestRow.claimed.is_(False))
+        .subquery()
+    )
+    first = and_(
+        MergeRequestRow.project == places.c.project,
+        MergeRequestRow.iid == places.c.iid,
+        places.c.place <= per_project,
+    )
+    return [_desk_row(row) for row in session.scalars(select(MergeRequestRow).join(places, first))]
 
 
 def _running(session: Session) -> list[Claim]:
