@@ -295,6 +295,22 @@ def test_rates_are_limited_with_gitlab_s_headers(place: Place) -> None:
     assert {"Retry-After", "RateLimit-Reset", "RateLimit-ResetTime"} < set(answers[-1].headers)
 
 
+def test_something_happens_behind_the_client_s_back(place: Place) -> None:
+    place.gitlab.meanwhile("GET", "/diffs$", lambda: place.project.push("fix", {"late.py": "late\n"}))
+    before = place.call("GET", "/merge_requests/1").json()["sha"]
+    assert [one["new_path"] for one in place.call("GET", "/merge_requests/1/diffs").json()] == ["app.py", "late.py"]
+    assert place.call("GET", "/merge_requests/1").json()["sha"] != before
+    assert len(place.call("GET", "/merge_requests/1/diffs").json()) == 2
+    assert len(place.merge.versions) == 2
+
+
+def test_a_custom_template_is_the_whole_body(place: Place, receiver: Receiver) -> None:
+    place.project.add_hook(receiver.url).template = '{"text": "something happened"}'
+    place.merge.mark_ready()
+    place.gitlab.settle()
+    assert receiver.got[0].json == {"text": "something happened"}
+
+
 def test_a_body_needs_a_content_type(place: Place) -> None:
     url = f"{place.gitlab.url}/api/v4/projects/1/merge_requests/1/notes"
     bare = requests.post(url, headers=place.headers, data=b'{"body": "x"}', timeout=5)

@@ -1,4 +1,4 @@
-"""A GitLab for tests and the demo: a real HTTP server over real git repositories, with GitLab's own rules.
+r"""A GitLab for tests and the demo: a real HTTP server over real git repositories, with GitLab's own rules.
 
     with serve() as gitlab:                                   # a free port; serve(root="/gitlab") for a relative root
         project = gitlab.project("team/tools/shop")           # the bot (gitlab.bot) is a Developer there
@@ -12,11 +12,12 @@
         gitlab.settle()                                       # all hooks are delivered
         gitlab.count("GET", "/diffs$", user="apprentice")     # the request log
 
-Hooks are made by the API (or appended to `project.hooks`) and really POSTed: `gitlab.hooks.copies` and `.repeat_share`
-repeat deliveries; `gitlab.settings` holds versions, editions and limits; `gitlab.faults.add("reset_after", ...)` and
-`.chaos(0.2)` break things; `gitlab.actions` lists every quick action that a note ran; `gitlab.advance(60)` lets time
-pass. `project.refresh()` notices what `git push` brought to `project.folder` (`python -m tests.fakes.gitlab` does that
-by itself), also with `-o merge_request.create`.
+Hooks are made by the API (or `project.add_hook(url)`) and really POSTed (`tests.fakes.receiver` takes them);
+`gitlab.hooks.copies` and `.repeat_share` repeat deliveries. `gitlab.settings` holds versions, editions and limits;
+`gitlab.faults.add("reset_after", ...)` and `.chaos(0.2)` break things; `gitlab.meanwhile("GET", "/diffs$", action)`
+does something behind the client's back; `gitlab.actions` lists every quick action that a note ran, and
+`gitlab.notifications` every e-mail; `gitlab.advance(60)` lets time pass. `project.refresh()` notices what `git push`
+brought to `project.folder`, also with `-o merge_request.create`; `python -m tests.fakes.gitlab` does so by itself.
 """
 
 from tests.fakes.gitlab.merge import MergeRequest

@@ -10,6 +10,7 @@ import random
 import ssl
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -153,6 +154,8 @@ class Delivering:
         while (job := self._queue.get()) is not None:
             try:
                 self._deliver(job)
+            except Exception:  # noqa: BLE001 -- shown when the server is closed
+                self.gitlab.defects.append(traceback.format_exc())
             finally:
                 with self._changed:
                     self._open -= 1
@@ -160,10 +163,9 @@ class Delivering:
 
     def _job(self, hook: Hook, event: str, payload: JSON, chain: str) -> _Job:
         settings = self.gitlab.settings
-        document: object = payload
+        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
         if hook.template is not None:
-            document = json.loads(hook.template)
-        body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            body = hook.template.encode()  # nothing is put into it here
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"GitLab/{settings.version}",

@@ -176,7 +176,7 @@ class Traced:
 
 
 def trace(repository: Repository, position: Position, new: Refs) -> Traced:
-    """Follow a position from its own version of the diff to another one."""
+    """Follow a position, whose start and head there must be, from its own version of the diff to another one."""
     return _Tracer(repository, position, new).trace()
 
 
@@ -184,10 +184,11 @@ class _Tracer:
     """A and B are the old base and head, C and D the new ones."""
 
     def __init__(self, repository: Repository, position: Position, new: Refs) -> None:
-        old = position.refs
+        start, head = (repository.resolve(sha) or "" for sha in (position.refs.start, position.refs.head))
+        base = repository.resolve(position.refs.base) or repository.merge_base(start, head) or start
         self.position, self.new = position, new
-        self.old_to_new_base = repository.diff(old.base, new.base)
-        self.old_to_new_head = repository.diff(old.head, new.head)
+        self.old_to_new_base = repository.diff(base, new.base)
+        self.old_to_new_head = repository.diff(head, new.head)
         self.now = repository.diff(new.base, new.head)
 
     def trace(self) -> Traced:

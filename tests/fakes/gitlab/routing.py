@@ -88,6 +88,8 @@ class Params:
 
     def integers(self, name: str) -> list[int] | None:
         values = self.texts(name)
+        if values and not all(one.isdecimal() for one in values):
+            raise invalid(self._name(name), "is invalid")
         return None if values is None else [int(one) for one in values]
 
     def table(self, name: str) -> "Params | None":

@@ -135,6 +135,8 @@ class Handler(BaseHTTPRequestHandler):
             self._scope(token)
             headers = self._rate(user, path)
             inherited = self.headers.get("X-Gitlab-Event-UUID")
+            if action := gitlab.take_meanwhile(self.command, path):
+                action()
             chain = Chain(inherited, inherited=True) if inherited else Chain()
             with gitlab.lock:
                 answer = function(Call(gitlab, names, params, user, token, chain))

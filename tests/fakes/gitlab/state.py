@@ -46,6 +46,7 @@ class GitLab:
         self.hooks = Delivering(self)
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="gitlab-", ignore_cleanup_errors=True)
         self.folder = folder or Path(self._temporary.name if self._temporary else "")
+        self._meanwhile: list[tuple[str, re.Pattern[str], Callable[[], object]]] = []
         self._ids: dict[str, int] = {}
         self._offset = timedelta()
         self._random = random.Random(1)  # noqa: S311 -- ids only
@@ -168,6 +169,25 @@ class GitLab:
                 and user in (None, request.user)
                 and re.search(pattern, request.path)
             ]
+
+    def meanwhile(self, method: str, pattern: str, action: Callable[[], object], *, times: int = 1) -> None:
+        """Do something just before a request is answered: for what happens behind a client's back.
+
+        Args:
+            method: of the request.
+            pattern: a regular expression for its path.
+            action: called by the request's thread, without the lock.
+            times: so often.
+        """
+        self._meanwhile += [(method, re.compile(pattern), action)] * times
+
+    def take_meanwhile(self, method: str, path: str) -> Callable[[], object] | None:
+        with self.lock:
+            for number, (verb, pattern, action) in enumerate(self._meanwhile):
+                if verb == method and pattern.search(path):
+                    del self._meanwhile[number]
+                    return action
+            return None
 
     def settle(self, timeout: float = 10.0) -> None:
         """Wait until every hook that was fired is delivered or given up.

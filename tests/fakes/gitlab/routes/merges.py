@@ -81,6 +81,9 @@ def _people(call: Call, name: str) -> list[User] | None:
 def edit(call: Call) -> Answer:
     one = call.merge(DEVELOPER)
     params = call.params
+    target = params.text("target_branch")
+    if target is not None and one.project.head(target) is None:
+        raise Refused(400, {"message": {"base": [f"Branch {target} does not exist"]}})
     labels = params.texts("labels")
     if more := params.texts("add_labels"):
         labels = [*one.labels, *(label for label in more if label not in one.labels)]
@@ -90,7 +93,7 @@ def edit(call: Call) -> Answer:
         call.user,
         title=params.text("title"),
         description=params.text("description"),
-        target=params.text("target_branch"),
+        target=target,
         labels=labels,
         assignees=_people(call, "assignee_ids"),
         reviewers=_people(call, "reviewer_ids"),

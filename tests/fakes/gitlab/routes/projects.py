@@ -1,7 +1,7 @@
 """Projects, groups, and what is in a repository."""
 
 from tests.fakes.gitlab import diffs, entities
-from tests.fakes.gitlab.errors import bad_request, not_found
+from tests.fakes.gitlab.errors import bad_request, invalid, not_found
 from tests.fakes.gitlab.model import DEVELOPER, Group, Status
 from tests.fakes.gitlab.project import Project
 from tests.fakes.gitlab.repository import Repository
@@ -119,7 +119,10 @@ def compare(call: Call) -> Answer:
 @route("GET", "/projects/:id/repository/merge_base")
 def merge_base(call: Call) -> Answer:
     one = call.project()
-    first, last = (_resolve(one.repository, ref) for ref in (call.params.texts("refs") or ["", ""])[:2])
+    refs = call.params.texts("refs") or []
+    if len(refs) != 2:  # GitLab takes more of them; nobody here needs that
+        raise invalid("refs", "is invalid")
+    first, last = (_resolve(one.repository, ref) for ref in refs)
     base = one.repository.merge_base(first, last)
     if base is None:
         raise not_found("Merge Base")
