@@ -66,9 +66,10 @@ def programs() -> Path:
     if not settings.exists():
         settings.write_text("create_main_cluster = false\n")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [apt, "install", "--yes", "--no-install-recommends", "postgresql"]
+    keep = ["-o", "Dpkg::Options::=--force-confold"]  # that file, without a question
+    install = [apt, "install", "--yes", "--no-install-recommends", *keep, "postgresql"]
     for call in (install, [apt, "update"], install):  # the lists may be old, or not there
-        done = subprocess.run(call, capture_output=True, text=True, env=quiet, check=False)
+        done = subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=quiet, check=False)
         if done.returncode == 0 and (found := _newest()):
             return found
     raise MissingError(f"apt-get install postgresql failed: {done.stderr.strip()[-500:]}")
