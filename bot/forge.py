@@ -27,10 +27,10 @@ class ForgeBusy(ForgeError):
 
     Args:
         message: as in every `ForgeError`.
-        retry_after: seconds to wait, by its own word where it gave one.
+        retry_after: seconds to wait by its own word; None where it gave none.
     """
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -44,7 +44,18 @@ class NotFound(ForgeError):
 
 
 class ForgeRefused(ForgeError):
-    """Another 4xx: the request was not to its taste. Final."""
+    """Another 4xx, or an answer that is none: the request was not to its taste. Final.
+
+    Args:
+        message: as in every `ForgeError`.
+        status: the HTTP status of the answer.
+        said: the forge's own words.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, said: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.said = said
 
 
 class UntrustedForge(ForgeError):
@@ -106,7 +117,8 @@ class MergeRequest:
 class Anchor:
     """Where a comment stands in a diff: its last line, and the first one where it spans several.
 
-    An added line has only a new number, a removed one only an old number, a context line both.
+    An added line has only a new number, a removed one only an old number, a context line both. Without any line the
+    comment stands at the file. The codes are the forge's names of the two lines; only `bot.position.anchor` knows them.
     """
 
     old_path: str
@@ -115,6 +127,8 @@ class Anchor:
     new_line: int | None
     start_old: int | None = None
     start_new: int | None = None
+    line_code: str = ""
+    start_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +243,7 @@ class Forge(Protocol):
         ...
 
     def changed_since(self, merge: MergeRequest, head: str) -> tuple[FileDiff, ...] | None:
-        """What its commits changed since an earlier head; None where that is no ancestor (a force-push)."""
+        """What its commits changed since an earlier head; None where nobody can tell (a force-push, too much)."""
         ...
 
     def read_file(self, project: int, path: str, ref: str) -> str | None:
