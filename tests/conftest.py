@@ -19,6 +19,8 @@ from bot.local.state import RunningStudent
 from bot.settings import load
 from tests.vllm_adapter import make_adapter
 
+pytest_plugins = ["tests.postgres"]
+
 SMALL = "smollm2-135m-instruct"
 
 # Started in the background by a shell (CI may), the tests and all they start would ignore Ctrl-C for ever.

@@ -9,14 +9,13 @@ from sqlalchemy import create_engine, inspect, text
 from bot import migrations
 from bot.store import Store, StoreError
 from bot.store.rows import Base
-from tests.postgres import database_url, postgres, postgres_url  # noqa: F401 -- fixtures
 from tests.test_store import at_once
 
 REVISIONS = migrations._newest_first()[::-1]
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:  # noqa: F811
+def store(database_url: str) -> Iterator[Store]:
     store = Store(database_url)
     yield store
     store.close()
@@ -73,7 +72,7 @@ def test_it_works_from_any_folder(store: Store, tmp_path: Path, monkeypatch: pyt
     store.check()
 
 
-def test_several_at_once_migrate_one_after_the_other(database_url: str) -> None:  # noqa: F811
+def test_several_at_once_migrate_one_after_the_other(database_url: str) -> None:
     stores = [Store(database_url) for _ in range(4)]
     at_once(*(store.migrate for store in stores))
     for store in stores:

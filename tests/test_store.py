@@ -30,7 +30,7 @@ from bot.domain import (
 )
 from bot.forge import DiffRefs, NotPosted, Posted, Publication
 from bot.store import Arrival, ReviewState, Store, StoreError
-from tests.postgres import QUOTED, Cluster, database_url, postgres, postgres_url  # noqa: F401 -- fixtures
+from tests.postgres import QUOTED, Cluster
 
 ROOT = Path(__file__).parents[1]
 NOON = datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
@@ -44,7 +44,7 @@ def at(seconds: float) -> datetime:
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:  # noqa: F811
+def store(database_url: str) -> Iterator[Store]:
     store = Store(database_url)
     store.migrate()
     yield store
@@ -107,7 +107,7 @@ def test_many_deliveries_are_kept_at_once_and_each_is_answered(store: Store) -> 
     assert {delivery.arrival.key for delivery in store.unhandled(10)} == {"a", "b", "c"}
 
 
-def test_processes_that_are_told_the_same_at_once_each_get_an_answer(store: Store, database_url: str) -> None:  # noqa: F811
+def test_processes_that_are_told_the_same_at_once_each_get_an_answer(store: Store, database_url: str) -> None:
     arrivals = [arrival(str(number)) for number in range(200)]
     others = [Store(database_url) for _ in range(4)]
     new: list[bool] = []
@@ -291,7 +291,7 @@ def test_dispatch_keeps_the_limits_and_lets_projects_take_turns(store: Store) ->
     assert [claim.ref.iid for claim in store.running()] == [4, 5, 6]
 
 
-def test_racing_threads_claim_each_merge_request_once(store: Store, database_url: str) -> None:  # noqa: F811
+def test_racing_threads_claim_each_merge_request_once(store: Store, database_url: str) -> None:
     refs = [MergeRef(1, iid) for iid in range(1, 11)]
     for ref in refs:
         store.ask(due(ref))
@@ -303,7 +303,7 @@ def test_racing_threads_claim_each_merge_request_once(store: Store, database_url
         other.close()
 
 
-def test_racing_dispatchers_keep_the_limits_together(store: Store, database_url: str) -> None:  # noqa: F811
+def test_racing_dispatchers_keep_the_limits_together(store: Store, database_url: str) -> None:
     for iid in range(1, 31):
         store.ask(due(MergeRef(iid % 3, iid)))
     others = [Store(database_url) for _ in range(6)]
@@ -316,7 +316,7 @@ def test_racing_dispatchers_keep_the_limits_together(store: Store, database_url:
         other.close()
 
 
-def test_racing_processes_claim_each_merge_request_once(store: Store, database_url: str) -> None:  # noqa: F811
+def test_racing_processes_claim_each_merge_request_once(store: Store, database_url: str) -> None:
     for iid in range(1, 21):
         store.ask(due(MergeRef(1, iid)))
     program = """
@@ -781,7 +781,7 @@ def test_somebody_who_writes_and_writes(tmp_path: Path, monkeypatch: pytest.Monk
     store.close()
 
 
-def test_tables_that_are_not_there(database_url: str) -> None:  # noqa: F811
+def test_tables_that_are_not_there(database_url: str) -> None:
     store = Store(database_url)
     with pytest.raises(StoreError, match="run `apprentice migrate`"):
         store.receive(arrival("a"))
@@ -807,7 +807,7 @@ def test_postgresql_that_is_not_there() -> None:
 
 
 @pytest.mark.postgres
-def test_postgresql_that_refuses(postgres: Cluster) -> None:  # noqa: F811
+def test_postgresql_that_refuses(postgres: Cluster) -> None:
     url = make_url(postgres.url("postgres"))
     with pytest.raises(StoreError, match="password authentication failed") as caught:
         Store(url.set(password="s3cret").render_as_string(hide_password=False)).check()
@@ -820,14 +820,14 @@ def test_postgresql_that_refuses(postgres: Cluster) -> None:  # noqa: F811
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_postgresql_by_the_names_that_people_use(postgres_url: str, driver: str) -> None:  # noqa: F811
+def test_postgresql_by_the_names_that_people_use(postgres_url: str, driver: str) -> None:
     store = Store(f"{driver}:{postgres_url.partition(':')[2]}")
     assert store.revision() is None
     store.close()
 
 
 @pytest.mark.postgres
-def test_postgresql_that_was_restarted_is_met_again(postgres_url: str) -> None:  # noqa: F811
+def test_postgresql_that_was_restarted_is_met_again(postgres_url: str) -> None:
     store = Store(postgres_url)
     store.migrate()
     assert store.receive(arrival("a"))
@@ -853,7 +853,7 @@ def test_sqlite_is_set_up_for_many_readers_and_a_writer(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_was_acknowledged_survives_a_kill(store: Store, database_url: str) -> None:  # noqa: F811
+def test_what_was_acknowledged_survives_a_kill(store: Store, database_url: str) -> None:
     program = """
         import sys
         from datetime import UTC, datetime
