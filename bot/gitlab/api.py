@@ -22,6 +22,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 _PAGE = 100  # the most that GitLab gives
 _CHUNK = 64 * 1024
+_NOT_GITLAB = (GitlabError, KeyError, TypeError)  # what python-gitlab raises where a list is none
 
 
 class Api:
@@ -77,7 +78,7 @@ class Api:
         try:
             for item in self._client.http_list(path, query_data=dict(query or {}), iterator=True, per_page=_PAGE):
                 yield self._read(path, model, item)
-        except GitlabError:
+        except _NOT_GITLAB:
             raise trouble.nonsense(self.access, path) from None
 
     def newest(self, path: str, model: type[_Answer], most: int) -> list[_Answer]:
@@ -85,7 +86,7 @@ class Api:
         try:
             items = self._client.http_list(path, page=1, per_page=most)
             return [self._read(path, model, item) for item in items]
-        except GitlabError:
+        except _NOT_GITLAB:
             raise trouble.nonsense(self.access, path) from None
 
     def post(self, path: str, body: Body, model: type[_Answer]) -> _Answer:
