@@ -85,7 +85,7 @@ _LOOKS_SECRET = re.compile(
     r"|(?i:(?<=bearer )|(?<=basic )|(?<=private-token: )|(?<=x-gitlab-token: ))[\w.~+/=-]{8,}"
     r"|(?<=://)[^\s/@:]{0,100}:[^\s/@]{1,200}(?=@)"  # user and password of an address
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # terminals obey them
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")  # terminals obey them, or begin a line
 
 
 class Redactor:
