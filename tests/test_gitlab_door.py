@@ -361,7 +361,7 @@ EXPLAINED: tuple[tuple[int, str, type[ForgeError], str], ...] = (
     (404, said("404 Project Not Found"), NotFound, f"404: Project Not Found. {HIDDEN}"),
     (404, '{"error":"404 Not Found"}', NotFound, f"404: Not Found. {HIDDEN}"),
     (404, "<html>", NotFound, f"404. {ELSEWHERE}"),
-    (400, said({"position": ["is old", "is wrong"], "base": []}), ForgeRefused, "400: position: is old, is wrong; base: ."),
+    (400, said({"place": ["is old", "is bad"], "base": []}), ForgeRefused, "400: place: is old, is bad; base: ."),
     (400, said(["one", "two"]), ForgeRefused, "400: one, two."),
     (400, '{"error":"name is missing"}', ForgeRefused, "400: name is missing."),
     (400, "[null, 1]", ForgeRefused, "400: None, 1."),
