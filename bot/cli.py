@@ -181,10 +181,10 @@ def migrate(
     ] = "head",
 ) -> None:
     """Bring the database's tables to the version that this program needs (SQLite: `serve` does it by itself)."""
-    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot import parts  # noqa: PLC0415 -- as every command: only when it is asked for
 
     with _told() as chosen:
-        store = serving.open_store(chosen)
+        store = parts.open_store(chosen)
         before = store.revision()
         store.migrate(to)
         typer.echo(f"{store.name}: from {before or 'no tables'} to {store.revision() or 'no tables'}")
@@ -203,17 +203,17 @@ def forget(
     """Remove what the database keeps of a project or a person, and say what was removed."""
     if (project is None) == (user is None):
         raise typer.BadParameter("name one of --project and --user")
-    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot import parts  # noqa: PLC0415 -- as every command: only when it is asked for
     from bot.feedback import pseudonym  # noqa: PLC0415 -- the same
 
     with _told() as chosen:
-        store = serving.open_store(chosen)
+        store = parts.open_store(chosen)
         store.check()
         if project is not None:
             counts = store.forget_project(project)
         else:
             assert user is not None  # noqa: S101 -- see above
-            counts = store.forget_person(pseudonym(user, serving.salt(chosen)))
+            counts = store.forget_person(pseudonym(user, parts.salt(chosen)))
         for table, count in counts.items():
             typer.echo(f"{table:<16}{count:>8} removed")
 
@@ -221,11 +221,11 @@ def forget(
 @votes_app.command()
 def export() -> None:
     """Write all votes as JSON lines on stdout; people stand there under a pseudonym."""
-    from bot import serve as serving  # noqa: PLC0415 -- as every command: only when it is asked for
+    from bot import parts  # noqa: PLC0415 -- as every command: only when it is asked for
     from bot.feedback import as_json_line  # noqa: PLC0415 -- the same
 
     with _told() as chosen:
-        store = serving.open_store(chosen)
+        store = parts.open_store(chosen)
         store.check()
         for vote in store.votes():
             typer.echo(as_json_line(vote))

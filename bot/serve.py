@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,7 +9,6 @@ from typing import Literal
 
 import structlog
 import uvicorn
-from pydantic import SecretStr
 
 from bot.app import create_app, server_config
 from bot.clerk import Chores, Clerk
@@ -18,10 +16,10 @@ from bot.conversation import Conversation
 from bot.gitlab import GitLabForge
 from bot.interview import connect, find_endpoint
 from bot.jobs import Jobs, Patience, Worker, forget_workflows, system_database
-from bot.local.files import write_private
 from bot.merge_review import MergeReview
+from bot.parts import hidden_values, lacks_gitlab, lacks_secret, on_server, open_forge, ready_store, salt, value
 from bot.ready import Check
-from bot.settings import SECRETS, Settings, SettingsError
+from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.telemetry import Metrics, set_up_logging
 from bot.webhook import Secrets
@@ -42,63 +40,13 @@ def required(chosen: Settings, role: Role) -> None:
     Raises:
         SettingsError: with all that is missing.
     """
-    wanted = {"gitlab_url": "https://gitlab.example", "gitlab_token": "glpat-… (scope api, role Developer or more)"}
-    missing = [
-        f"APPRENTICE_{name.upper()} is not set: {example}"
-        for name, example in wanted.items()
-        if getattr(chosen, name) is None
-    ]
-    if chosen.webhook_secret is None and chosen.webhook_signing_key is None:
-        missing.append(
-            "neither APPRENTICE_WEBHOOK_SECRET nor APPRENTICE_WEBHOOK_SIGNING_KEY is set: anybody could send webhooks"
-        )
+    missing = lacks_gitlab(chosen) + lacks_secret(chosen)
     if role != "web" and on_server(chosen) and chosen.vote_salt is None:
         missing.append("APPRENTICE_VOTE_SALT is not set: with PostgreSQL all workers need the same one")
     if role != "all" and not on_server(chosen):
         missing.append(f"--role {role} needs APPRENTICE_DATABASE_URL with a PostgreSQL that all parts share")
     if missing:
         raise SettingsError(missing)
-
-
-def on_server(chosen: Settings) -> bool:
-    """Whether the database is a server's."""
-    url = chosen.database_url
-    return url is not None and not url.get_secret_value().startswith("sqlite")
-
-
-def open_store(chosen: Settings) -> Store:
-    """The store that the settings name.
-
-    Raises:
-        StoreError: the URL cannot be understood.
-    """
-    chosen.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if chosen.database_url is None:
-        return Store(f"sqlite:///{chosen.data_dir / 'apprentice.sqlite'}")
-    return Store(chosen.database_url.get_secret_value())
-
-
-def open_forge(chosen: Settings) -> GitLabForge:
-    """The GitLab that the settings name; `required` has seen to it that they do."""
-    assert chosen.gitlab_url is not None  # noqa: S101 -- see above
-    assert chosen.gitlab_token is not None  # noqa: S101 -- see above
-    return GitLabForge(chosen.gitlab_url, chosen.gitlab_token.get_secret_value(), ca_file=chosen.gitlab_ca_file)
-
-
-def salt(chosen: Settings) -> str:
-    """The secret behind voters' pseudonyms: the settings', or one that is made once and kept in the data folder."""
-    if chosen.vote_salt is not None:
-        return chosen.vote_salt.get_secret_value()
-    path = chosen.data_dir / "vote.salt"
-    if not path.is_file():
-        write_private(path, secrets.token_urlsafe(32))
-    return path.read_text(encoding="utf-8")
-
-
-def hidden_values(chosen: Settings) -> list[str]:
-    """What must never stand in a log."""
-    values = (getattr(chosen, name) for name in SECRETS)
-    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def run(chosen: Settings, *, host: str, port: int, role: Role) -> None:
@@ -110,18 +58,14 @@ def run(chosen: Settings, *, host: str, port: int, role: Role) -> None:
     """
     required(chosen, role)
     set_up_logging(secrets=hidden_values(chosen))
-    store = open_store(chosen)
-    if on_server(chosen):
-        store.check()
-    else:
-        store.migrate()
+    store = ready_store(chosen)
     forge = open_forge(chosen)
     metrics = Metrics()
     worker = None if role == "web" else _worker(chosen, store, forge)
     clerk = None if worker is None else _clerk(chosen, store, forge, worker)
     app = create_app(
         store=store,
-        secrets=Secrets(_value(chosen.webhook_secret), _value(chosen.webhook_signing_key)),
+        secrets=Secrets(value(chosen.webhook_secret), value(chosen.webhook_signing_key)),
         metrics=metrics,
         checks=_checks(chosen, store, forge, clerk),
         bot=lambda: forge.known_me.id if forge.known_me else None,
@@ -152,12 +96,8 @@ def _checks(chosen: Settings, store: Store, forge: GitLabForge, clerk: Clerk | N
     return checks
 
 
-def _value(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
-
-
 def _worker(chosen: Settings, store: Store, forge: GitLabForge) -> Worker:
-    url = _value(chosen.database_url)
+    url = value(chosen.database_url)
     return Worker(
         store,
         name=chosen.worker_name,

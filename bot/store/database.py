@@ -63,6 +63,10 @@ class Database:
         """Close every connection that is not in use."""
         self._engine.dispose()
 
+    def exists(self) -> bool:
+        """Whether there is a database; the first query makes SQLite's. That of a server only a query can tell."""
+        return not self._sqlite or Path(self._url.database or "").is_file()
+
     def _connected(self) -> Engine:
         if not self._sqlite:
             return create_engine(
