@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from bot.forge import Person
 from bot.gitlab import answers
 from bot.gitlab.access import Access
 from bot.gitlab.api import Api
+from bot.gitlab.door import Door
 
 _DELIVERIES = 20
 
@@ -137,6 +140,20 @@ class GitLabAdmin:
         """Which GitLab it is, like 17.11.2-ee."""
         return self._api.get("/version", answers.Version).version
 
+    def clock(self) -> datetime | None:
+        """What time GitLab thinks it is, to the second; None where its answers do not tell."""
+        access = self._api.access
+        with Door(access, access.trusted()) as door:
+            response = door.get(f"{access.url}/api/v4/version", headers={"PRIVATE-TOKEN": access.token})
+        try:
+            return parsedate_to_datetime(response.headers.get("Date", "")).astimezone(UTC)
+        except ValueError:
+            return None
+
+    def me(self) -> Person:
+        """Whose token it is."""
+        return self._api.get("/user", answers.User).value()
+
     def token(self) -> TokenInfo:
         """What the token is."""
         said = self._api.get("/personal_access_tokens/self", answers.Token)
@@ -155,8 +172,12 @@ class GitLabAdmin:
         return Group(said.id, said.full_path, said.web_url)
 
     def projects(self, group: Group) -> Iterator[Project]:
-        """The projects of a group and of those below it that are not archived. GitLab tells no levels here."""
-        query = {"include_subgroups": "true", "archived": "false", "order_by": "id", "sort": "asc"}
+        """The projects of a group and of those below it that are not archived. GitLab tells no levels here.
+
+        Those of other groups that are shared with it are not its own.
+        """
+        query = {"include_subgroups": "true", "with_shared": "false", "archived": "false"}
+        query |= {"order_by": "id", "sort": "asc"}
         for said in self._api.pages(f"/groups/{group.id}/projects", answers.Project, query):
             yield _project(said)
 
