@@ -361,7 +361,7 @@ EXPLAINED: tuple[tuple[int, str, type[ForgeError], str], ...] = (
     (404, said("404 Project Not Found"), NotFound, f"404: Project Not Found. {HIDDEN}"),
     (404, '{"error":"404 Not Found"}', NotFound, f"404: Not Found. {HIDDEN}"),
     (404, "<html>", NotFound, f"404. {ELSEWHERE}"),
-    (400, said({"place": ["is old", "is bad"], "base": []}), ForgeRefused, "400: place: is old, is bad; base: ."),
+    (400, said({"place": ["is old", "is bad"], "base": []}), ForgeRefused, "400: place: is old, is bad; base:."),
     (400, said(["one", "two"]), ForgeRefused, "400: one, two."),
     (400, '{"error":"name is missing"}', ForgeRefused, "400: name is missing."),
     (400, "[null, 1]", ForgeRefused, "400: None, 1."),
@@ -525,6 +525,17 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(monkeypatch: py
         words = refusal(lambda: api.get("/things", Thing), ForgeUnreachable)
     assert "failed through the proxy that the environment names: Connection refused." in words
     assert "pa55word" not in words
+
+
+def test_the_way_by_https_leads_through_the_proxy_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cutting(b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_address[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with opened("https://gitlab.invalid", tries=2) as api:
+            words = refusal(lambda: api.get("/things", Thing), ForgeUnreachable)
+        assert proxy.asked == 2
+    assert "failed through the proxy that the environment names: Tunnel connection failed: 403 Forbidden." in words
 
 
 def test_this_machine_is_reached_without_a_proxy(
