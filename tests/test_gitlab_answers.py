@@ -213,6 +213,16 @@ def test_a_place(position: object, anchor: Anchor | None) -> None:
     assert answers.Position.model_validate(position).anchor() == anchor
 
 
+def test_what_belongs_to_nobody_here_is_nobodys() -> None:
+    said = {"id": 1, "author": None, "body": None, "created_at": "2026-01-01T00:00:00Z"}
+    note = answers.Note.model_validate(said).value()
+    assert (note.author, note.body) == (Person(0, ""), "")
+
+
+def test_files_may_be_counted_by_a_number() -> None:
+    assert answers.Merge.model_validate({**MERGE, "changes_count": 3}).value().changes_count == "3"
+
+
 def test_times_are_told_in_utc() -> None:
     said = {"id": 1, "author": {"id": 2}, "body": "", "created_at": "2026-01-01T02:00:00.000+02:00"}
     when = answers.Note.model_validate(said).value().created_at

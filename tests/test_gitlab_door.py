@@ -213,21 +213,39 @@ def in_a_minute() -> datetime:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Retry_After": "60"},
-        {"Retry_After": format_datetime(in_a_minute(), usegmt=True)},
-        {"RateLimit_Reset": str(int(in_a_minute().timestamp()))},
-        {"RateLimit_ResetTime": format_datetime(in_a_minute(), usegmt=True)},
-        {"Retry_After": "soon", "RateLimit_Reset": str(int(in_a_minute().timestamp()))},
+        lambda: {"Retry_After": "60"},
+        lambda: {"Retry_After": format_datetime(in_a_minute(), usegmt=True)},
+        lambda: {"RateLimit_Reset": str(int(in_a_minute().timestamp()))},
+        lambda: {"RateLimit_ResetTime": format_datetime(in_a_minute(), usegmt=True)},
+        lambda: {"Retry_After": "soon", "RateLimit_Reset": str(int(in_a_minute().timestamp()))},
     ],
 )
 def test_who_is_asked_for_long_patience_says_so_at_once(
-    httpserver: HTTPServer, api: Api, headers: dict[str, str]
+    httpserver: HTTPServer, api: Api, headers: Callable[[], dict[str, str]]
 ) -> None:
-    answer_in_turn(httpserver, answer(429, '{"message": "Retry later"}', **headers))
+    answer_in_turn(httpserver, answer(429, '{"message": "Retry later"}', **headers()))
     with pytest.raises(ForgeBusy, match=r"answered 429: Retry later\. The rate limit is reached\.$") as caught:
         api.get("/things", Thing)
     assert caught.value.retry_after == pytest.approx(60, abs=20)
     assert len(httpserver.log) == 1
+
+
+def test_the_end_of_the_rate_window_is_no_matter_where_it_is_not_reached(httpserver: HTTPServer, api: Api) -> None:
+    answer_in_turn(httpserver, answer(500, RateLimit_Reset=str(int(in_a_minute().timestamp()))), FINE)
+    assert api.get("/things", Thing).id == 7
+
+
+def test_a_server_that_is_down_for_long_says_so(httpserver: HTTPServer, api: Api) -> None:
+    answer_in_turn(httpserver, answer(503, Retry_After="120"))
+    with pytest.raises(ForgeBusy) as caught:
+        api.get("/things", Thing)
+    assert caught.value.retry_after == 120
+
+
+def test_an_address_in_any_letters_is_the_same(httpserver: HTTPServer) -> None:
+    answer_in_turn(httpserver, FINE)
+    with opened(f"http://LocalHost:{httpserver.port}") as api:
+        assert api.get("/things", Thing).id == 7
 
 
 def test_a_short_wait_is_waited(httpserver: HTTPServer, api: Api) -> None:

@@ -25,6 +25,7 @@ from tests.fakes.gitlab import REPORTER
 from tests.fakes.gitlab import notes as rules
 from tests.fakes.gitlab.errors import Refused
 from tests.fakes.gitlab.faults import Kind
+from tests.fakes.gitlab.model import Draft
 from tests.fakes.gitlab.positions import Position
 from tests.fakes.gitlab.repository import Content
 from tests.fakes.gitlab.routes import notes as notes_routes
@@ -441,6 +442,73 @@ def test_a_draft_that_comes_late_is_not_published_twice(here: World) -> None:
     here.gitlab.meanwhile("POST", "/draft_notes$", arrive)
     here.forge.publish(here.merge, comments, again=False)
     assert stands(here) == once(comments)
+
+
+@pytest.mark.parametrize("kind", ["timeout", "502"])
+def test_a_publishing_that_goes_on_after_its_answer_is_waited_for(kind: Kind) -> None:
+    """One note more each time that somebody looks."""
+    with world(seconds=0.3) as here:
+        comments = three(here)
+
+        def go_on() -> None:
+            with here.gitlab.lock:
+                missing = [
+                    draft for draft in here.theirs.drafts if draft.body not in {note.body for note in here.notes()}
+                ]
+                if missing:
+                    rules.write(here.theirs, here.bot, missing[0].body, position=missing[0].position)
+                if len(missing) < 2:
+                    here.theirs.drafts.clear()
+
+        here.gitlab.faults.add(kind, pattern="bulk_publish$", times=1, seconds=0.5)
+        here.gitlab.meanwhile("GET", "/discussions$", go_on, times=5)
+        published = here.forge.publish(here.merge, comments, again=False)
+        assert fingerprints(published.posted) == [each.fingerprint for each in comments]
+        assert stands(here) == once(comments)
+        assert here.gitlab.count("POST", "bulk_publish$") <= 1  # one that timed out is logged when it ends
+
+
+def test_a_publishing_that_goes_on_for_ever_is_not_waited_for(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "LOOKS", 1)
+    comments = three(here)
+    here.gitlab.faults.publish_breaks_after = 1
+    published = here.forge.publish(here.merge, comments, again=False)
+    assert fingerprints(published.posted) == [each.fingerprint for each in comments]
+    assert stands(here) == once(comments)
+
+
+def test_notes_that_show_late_are_waited_for(here: World) -> None:
+    """As where GitLab reads from a copy of its database, or publishes in the background."""
+    comments = three(here)
+    merge = here.merge
+    hidden: list[Draft] = []
+
+    def hide() -> None:
+        with here.gitlab.lock:
+            hidden.extend(here.theirs.drafts)
+            here.theirs.drafts.clear()
+
+    def show() -> None:
+        with here.gitlab.lock:
+            rules.publish(here.theirs, here.bot, hidden)
+            hidden.clear()
+
+    here.gitlab.meanwhile("POST", "bulk_publish$", hide)
+    here.gitlab.meanwhile("GET", "/discussions$", lambda: None)
+    here.gitlab.meanwhile("GET", "/discussions$", show)
+    published = here.forge.publish(merge, comments, again=False)
+    assert fingerprints(published.posted) == [each.fingerprint for each in comments]
+    assert stands(here) == once(comments)
+    assert here.gitlab.count("POST", "/discussions$") == 0
+
+
+def test_a_draft_that_is_gone_when_it_is_deleted_is_gone(here: World) -> None:
+    comments = three(here)
+    merge = here.merge
+    with here.gitlab.lock:
+        rules.draft(here.theirs, here.bot, "old")
+    here.gitlab.meanwhile("DELETE", "/draft_notes/", here.theirs.drafts.clear)
+    assert len(here.forge.publish(merge, comments, again=True).posted) == 3
 
 
 @pytest.mark.parametrize("seed", range(6))

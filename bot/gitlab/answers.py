@@ -40,6 +40,11 @@ class User(Answer):
         return forge.Person(self.id, self.username, bot=bool(self.bot or _BOT_NAME.fullmatch(self.username)))
 
 
+def _person(user: User | None) -> forge.Person:
+    """The forge's value; nobody's, for what was imported from elsewhere and belongs to nobody here."""
+    return user.value() if user else forge.Person(0, "")
+
+
 class Refs(Answer):
     """The commits of a version of a diff."""
 
@@ -61,7 +66,7 @@ class Merge(Answer):
     project_id: int
     title: str
     description: str | None = None
-    author: User
+    author: User | None = None
     state: Literal["opened", "closed", "merged", "locked"]
     draft: bool | None = None
     work_in_progress: bool | None = None
@@ -71,7 +76,7 @@ class Merge(Answer):
     diff_refs: Refs | None = None
     web_url: str
     reviewers: tuple[User, ...] | None = None
-    changes_count: str | None = None
+    changes_count: str | int | None = None
 
     def value(self) -> forge.MergeRequest:
         """The forge's value."""
@@ -79,7 +84,7 @@ class Merge(Answer):
             ref=MergeRef(self.project_id, self.iid),
             title=self.title,
             description=self.description or "",
-            author=self.author.value(),
+            author=_person(self.author),
             state=self.state,
             draft=bool(self.work_in_progress if self.draft is None else self.draft),
             source_branch=self.source_branch,
@@ -88,7 +93,7 @@ class Merge(Answer):
             refs=self.diff_refs.value() if self.diff_refs else None,
             web_url=self.web_url,
             reviewers=tuple(user.id for user in self.reviewers or ()),
-            changes_count=self.changes_count or "",
+            changes_count=str(self.changes_count or ""),
         )
 
 
@@ -178,8 +183,8 @@ class Note(Answer):
     """A note; `position` only where it stands in a diff."""
 
     id: int
-    author: User
-    body: str
+    author: User | None = None
+    body: str | None = None
     system: bool = False
     created_at: _Time
     resolvable: bool | None = None
@@ -192,8 +197,8 @@ class Note(Answer):
         """The forge's value."""
         return forge.Note(
             id=self.id,
-            author=self.author.value(),
-            body=self.body,
+            author=_person(self.author),
+            body=self.body or "",
             system=self.system,
             created_at=self.created_at,
             resolvable=bool(self.resolvable),
@@ -220,7 +225,7 @@ class Draft(Answer):
     """A note that is not published yet. GitLab finds no line for it where `line_code` is null."""
 
     id: int
-    note: str = ""
+    note: str | None = None
     line_code: str | None = None
 
 
@@ -229,12 +234,12 @@ class Award(Answer):
 
     id: int
     name: str
-    user: User
+    user: User | None = None
     created_at: _Time
 
     def value(self) -> forge.Award:
         """The forge's value."""
-        return forge.Award(self.id, self.name, self.user.value(), self.created_at)
+        return forge.Award(self.id, self.name, _person(self.user), self.created_at)
 
 
 class Member(Answer):
@@ -260,7 +265,7 @@ class Token(Answer):
     expires_at: date | None = None
 
 
-class Access(Answer):
+class Level(Answer):
     """A level in a project."""
 
     access_level: int
@@ -269,8 +274,8 @@ class Access(Answer):
 class Permissions(Answer):
     """The asking user's levels, by how they came to them."""
 
-    project_access: Access | None = None
-    group_access: Access | None = None
+    project_access: Level | None = None
+    group_access: Level | None = None
 
 
 class Project(Answer):

@@ -55,6 +55,7 @@ class Door(requests.Session):
     def __init__(self, access: Access, trusted: ssl.SSLContext | None) -> None:
         super().__init__()
         self._access = access
+        self._home = f"{requests.Request('GET', f'{access.url}/').prepare().url}"  # as all our addresses are written
         # Environment proxies; never for this machine: a proxy elsewhere cannot reach it.
         self.trust_env = not is_loopback(urlsplit(access.url).hostname or "")
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -68,7 +69,7 @@ class Door(requests.Session):
             ForgeError: one of its subclasses.
         """
         access = self._access
-        if not f"{request.url}".startswith(f"{access.url}/"):  # a link of GitLab's could name another place
+        if not f"{request.url}".startswith(self._home):  # a link of GitLab's could name another place
             raise ForgeRefused(f"Nothing was sent to {plain(request.url)}: the token is for {access.url} only.")
         how |= {"allow_redirects": False}
         how |= {"timeout": (min(_CONNECT_SECONDS, access.timeout_seconds), access.timeout_seconds)}

@@ -21,6 +21,7 @@ from bot.forge import (
     ForgeDenied,
     ForgeRefused,
     MergeRequest,
+    Note,
     NotFound,
     Person,
     Publication,
@@ -29,7 +30,7 @@ from bot.forge import (
 from bot.gitlab import answers, changes
 from bot.gitlab.access import Access
 from bot.gitlab.api import Api
-from bot.gitlab.publish import Publishing
+from bot.gitlab.publish import Publishing, threads
 
 MAX_FILE_BYTES = 1_000_000
 """Most bytes of a file that is read whole."""
@@ -137,7 +138,7 @@ class GitLabForge:
 
     def discussions(self, ref: MergeRef) -> tuple[Discussion, ...]:
         """All threads, oldest first."""
-        return tuple(each.value() for each in self._api.pages(f"{_merge(ref)}/discussions", answers.Discussion))
+        return tuple(threads(self._api, _merge(ref)))
 
     def awards(self, ref: MergeRef, note: int) -> tuple[Award, ...]:
         """The emoji of a note, the bot's own too."""
@@ -174,7 +175,7 @@ class GitLabForge:
         publication = publishing.publish(comments, again=again)
         if publishing.discussions:
             notes = (note for discussion in publishing.discussions for note in discussion.notes)
-            found = next((note.id for note in notes if self._is_summary(note.author.id, note.body)), None)
+            found = next((note.id for note in notes if self._is_summary(note)), None)
             self._summaries[merge.ref] = (time.monotonic(), found)
         return publication
 
@@ -198,10 +199,10 @@ class GitLabForge:
     def _find_summary(self, ref: MergeRef) -> int | None:
         query = {"sort": "asc", "order_by": "created_at", "activity_filter": "only_comments"}
         notes = self._api.pages(f"{_merge(ref)}/notes", answers.Note, query)
-        return next((note.id for note in notes if self._is_summary(note.author.id, note.body)), None)
+        return next((note.id for note in notes if self._is_summary(note.value())), None)
 
-    def _is_summary(self, author: int, body: str) -> bool:
-        return author == self.me().id and body.rstrip().endswith(SUMMARY_MARKER)
+    def _is_summary(self, note: Note) -> bool:
+        return note.author.id == self.me().id and note.body.rstrip().endswith(SUMMARY_MARKER)
 
     def reply(self, ref: MergeRef, discussion: str, body: str) -> int:
         """Answer in a thread; returns the note's number."""

@@ -7,7 +7,8 @@ A finding is known again by its marker (`bot.comment`), in notes of the bot alon
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 from bot.comment import parse_marker
@@ -80,10 +81,7 @@ class Publishing:
                 else:
                     results[fingerprint] = refused
         if drafted:
-            if self._doubtful:  # a POST that gave no answer may have been late
-                self._clear(self._drafts(), keep=drafted)
-            self._bulk_publish()
-            standing = self._look()
+            standing = self._publish(drafted)
             self._remove_doubles(wanted)
         for fingerprint, comment in wanted.items():
             if fingerprint not in results:
@@ -98,9 +96,7 @@ class Publishing:
 
     def _look(self) -> dict[str, Posted]:
         """The bot's findings that stand there, by fingerprint."""
-        self.discussions = tuple(
-            discussion.value() for discussion in self._api.pages(f"{self._path}/discussions", answers.Discussion)
-        )
+        self.discussions = tuple(threads(self._api, self._path))
         standing: dict[str, Posted] = {}
         for discussion, fingerprint in self._own():
             standing.setdefault(fingerprint, _posted(discussion, fingerprint))
@@ -112,9 +108,8 @@ class Publishing:
         for discussion in self.discussions:
             note = discussion.notes[0]
             over = note.resolved and note.resolved_by is not None and note.resolved_by.id == self._bot
-            finding = parse_marker(note.body) if note.author.id == self._bot and not over else None
-            if finding:
-                found.append((discussion, finding.fingerprint))
+            if note.author.id == self._bot and not over and (fingerprint := _fingerprint(note.body)):
+                found.append((discussion, fingerprint))
         return found
 
     def _remove_doubles(self, wanted: Iterable[str]) -> None:
@@ -128,7 +123,7 @@ class Publishing:
     def _drafts(self) -> list[tuple[answers.Draft, str | None]]:
         """The bot's drafts on the merge request, each with its finding's fingerprint; others' are not shown to us."""
         drafts = self._api.pages(f"{self._path}/draft_notes", answers.Draft)
-        return [(draft, finding.fingerprint if (finding := parse_marker(draft.note)) else None) for draft in drafts]
+        return [(draft, _fingerprint(draft.note or "")) for draft in drafts]
 
     def _clear(self, drafts: Sequence[tuple[answers.Draft, str | None]], keep: Iterable[str]) -> int:
         """Delete drafts, all but the first of each finding that is to be kept; says how many are left."""
@@ -177,6 +172,19 @@ class Publishing:
                     if fingerprint == comment.fingerprint:
                         return draft
         raise failure or AssertionError("it is sent once at least")
+
+    def _publish(self, drafted: Sequence[str]) -> dict[str, Posted]:
+        """Publish drafts, and look what stands there then."""
+        if self._doubtful:  # a POST that gave no answer may have been late
+            self._clear(self._drafts(), keep=drafted)
+        self._bulk_publish()
+        standing = self._look()
+        if not standing.keys() >= set(drafted):  # they come late, or got lost without a word
+            time.sleep(SETTLE_SECONDS)
+            self._settled()
+            self._clear(self._drafts(), keep=())
+            standing = self._look()
+        return standing
 
     def _bulk_publish(self) -> None:
         """Publish all drafts of the bot. Where that gives no answer, see what has become of them."""
@@ -229,9 +237,8 @@ class Publishing:
 
     def _send(self, below: str, name: str, comment: Comment, where: _Where, model: type[_Answer]) -> _Answer:
         while True:
-            place = position(self._refs, comment.anchor, numbered=self._numbered)
-            if where == "file":
-                place = {key: value for key, value in place.items() if key not in _OF_LINES} | {"position_type": "file"}
+            at = comment.anchor if where == "line" else replace(comment.anchor, old_line=None, new_line=None)
+            place = position(self._refs, at, numbered=self._numbered)
             try:
                 return self._api.post(f"{self._path}/{below}", {name: comment.body, "position": place}, model)
             except ForgeRefused as refused:
@@ -240,7 +247,14 @@ class Publishing:
                 self._numbered = False
 
 
-_OF_LINES = ("old_line", "new_line", "line_range")
+def threads(api: Api, merge: str) -> Iterator[Discussion]:
+    """All threads of a merge request (by its path in the API), oldest first."""
+    return (thread.value() for thread in api.pages(f"{merge}/discussions", answers.Discussion) if thread.notes)
+
+
+def _fingerprint(body: str) -> str | None:
+    finding = parse_marker(body)
+    return finding.fingerprint if finding else None
 
 
 def _places(comment: Comment) -> tuple[_Where, ...]:

@@ -19,6 +19,8 @@ _DENIED = {
     HTTPStatus.FORBIDDEN: "The token needs the scope `api`, and its user the role Developer in the project (Maintainer "
     "for webhooks).",
 }
+_RETRY = "Retry-After"
+_RESETS = (_RETRY, "RateLimit-Reset", "RateLimit-ResetTime")  # the last two stand in all answers, failed ones too
 _HIDDEN = "It is not there, or the token's user may not see it: is the bot a member of the project, as Developer?"
 _ELSEWHERE = "Is APPRENTICE_GITLAB_URL right, with its path if GitLab has one?"
 
@@ -52,9 +54,9 @@ def explained(access: Access, response: requests.Response) -> ForgeError:
     status, said = response.status_code, _said(access, response)
     answered = f"{response.request.method} {plain(response.url)} answered {status}{said and ': '}{said}."
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ForgeBusy(f"{answered} The rate limit is reached.", retry_after=_patience(response))
+        return ForgeBusy(f"{answered} The rate limit is reached.", retry_after=_patience(response, *_RESETS))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or _is_locked(status, said):
-        return ForgeBusy(f"{answered} GitLab's own log says more.", retry_after=_patience(response))
+        return ForgeBusy(f"{answered} GitLab's own log says more.", retry_after=_patience(response, _RETRY))
     if status in _DENIED:
         return ForgeDenied(f"{answered} {_DENIED[HTTPStatus(status)]}")
     if status == HTTPStatus.NOT_FOUND:
@@ -108,9 +110,9 @@ def _words(said: object) -> str:
     return "; ".join(f"{name}: {_words(value)}" for name, value in said.items())
 
 
-def _patience(response: requests.Response) -> float | None:
-    """How many seconds GitLab asks us to wait; None where it does not say."""
-    for name in ("Retry-After", "RateLimit-Reset", "RateLimit-ResetTime"):
+def _patience(response: requests.Response, *names: str) -> float | None:
+    """How many seconds GitLab asks us to wait, by the first header that says so; None where none does."""
+    for name in names:
         value = response.headers.get(name, "")
         if value.isdecimal():
             wait = float(value) - (time.time() if name == "RateLimit-Reset" else 0)
