@@ -13,6 +13,7 @@ from bot.forge import (
     ForgeBusy,
     ForgeDenied,
     ForgeError,
+    ForgeRefused,
     ForgeUnreachable,
     NotFound,
     Person,
@@ -351,6 +352,11 @@ def test_a_status_that_somebody_else_sets_just_now_is_theirs(here: World) -> Non
     here.gitlab.faults.add("409", method="POST", times=1)
     here.forge.set_status(here.merge, "pending", "under way")
     assert [status.state for status in here.project.statuses] == ["pending"]
+
+
+def test_a_status_that_gitlab_does_not_take_is_told(here: World) -> None:
+    with pytest.raises(ForgeRefused, match="state does not have a valid value"):
+        here.forge.set_status(here.merge, "bogus", "under way")  # type: ignore[arg-type]
 
 
 def test_in_a_fork_where_the_bot_is_nobody_no_status_is_set(here: World) -> None:

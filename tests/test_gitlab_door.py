@@ -556,6 +556,16 @@ def test_the_way_by_https_leads_through_the_proxy_too(monkeypatch: pytest.Monkey
     assert "failed through the proxy that the environment names: Tunnel connection failed: 403 Forbidden." in words
 
 
+def test_a_proxy_setting_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "gopher://user:pa55word@proxy")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with opened("http://gitlab.invalid") as api:
+        words = refusal(lambda: api.get("/things", Thing), ForgeUnreachable)
+    assert "failed through the proxy that the environment names: " in words
+    assert "pa55word" not in words
+
+
 def test_this_machine_is_reached_without_a_proxy(
     httpserver: HTTPServer, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ What is idempotent (all but POST) is sent again after a lost connection or a 5xx
 taken: no connection came about, or GitLab said 429.
 """
 
-import itertools
 import ssl
 import time
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from bot.endpoint import is_loopback
 from bot.forge import ForgeBusy, ForgeError, ForgeRefused, ForgeUnreachable
@@ -73,8 +73,8 @@ class Door(requests.Session):
             raise ForgeRefused(f"Nothing was sent to {plain(request.url)}: the token is for {access.url} only.")
         how |= {"allow_redirects": False}
         how |= {"timeout": (min(_CONNECT_SECONDS, access.timeout_seconds), access.timeout_seconds)}
-        waited = 0.0
-        for tried in itertools.count(1):
+        tried, waited = 1, 0.0
+        while True:
             try:
                 response = super().send(request, **how)
                 if HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES:
@@ -82,15 +82,14 @@ class Door(requests.Session):
                 failure = trouble.explained(access, response)
                 nothing_done = trouble.untouched(response.status_code, failure)
                 response.close()
-            except requests.RequestException as error:
+            except (requests.RequestException, HTTPError) as error:
                 failure, nothing_done = trouble.lost(access, request, error), trouble.never_sent(error)
             wait = _wait(failure, tried)
             harmless = nothing_done or request.method != "POST"
             if wait is None or not harmless or tried >= access.tries or waited + wait > MOST_WAITING:
                 raise failure
             time.sleep(wait)
-            waited += wait
-        raise AssertionError  # the loop has no other end
+            tried, waited = tried + 1, waited + wait
 
 
 def _wait(failure: ForgeError, tried: int) -> float | None:

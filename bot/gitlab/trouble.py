@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import requests
 from requests.exceptions import ProxyError
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxySchemeUnknown
 
 from bot.forge import ForgeBusy, ForgeDenied, ForgeError, ForgeRefused, ForgeUnreachable, NotFound, UntrustedForge
 from bot.gitlab.access import Access, plain
@@ -25,7 +25,7 @@ _HIDDEN = "It is not there, or the token's user may not see it: is the bot a mem
 _ELSEWHERE = "Is APPRENTICE_GITLAB_URL right, with its path if GitLab has one?"
 
 
-def lost(access: Access, request: requests.PreparedRequest, error: requests.RequestException) -> ForgeError:
+def lost(access: Access, request: requests.PreparedRequest, error: Exception) -> ForgeError:
     """What it means that no answer came, or not all of it."""
     at = f"{request.method} {plain(request.url)}"
     causes = list(_causes(error))
@@ -39,12 +39,12 @@ def lost(access: Access, request: requests.PreparedRequest, error: requests.Requ
         return ForgeUnreachable(f"{at} got no answer within {access.timeout_seconds:g} seconds. Is GitLab overloaded?")
     system = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
     why = access.scrubbed(system or str(causes[-1]) or type(causes[-1]).__name__)
-    proxied = any(isinstance(cause, ProxyError) for cause in causes)
+    proxied = any(isinstance(cause, (ProxyError, ProxySchemeUnknown)) for cause in causes)
     way = " through the proxy that the environment names" if proxied else ""
     return ForgeUnreachable(f"{at} failed{way}: {why}. Is GitLab up, and is APPRENTICE_GITLAB_URL right?")
 
 
-def never_sent(error: requests.RequestException) -> bool:
+def never_sent(error: Exception) -> bool:
     """Whether there was no connection at all, so that GitLab cannot have done anything."""
     return any(isinstance(cause, (NewConnectionError, ConnectTimeoutError)) for cause in _causes(error))
 
