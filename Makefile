@@ -17,8 +17,8 @@ setup: .venv/.complete  ## make the bot's environment in .venv
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable . --group dev
 	touch $@
 
-demo: setup  ## review a sample change with a real model on this machine
-	$(BIN)/python -m bot.local.demo
+demo: setup  ## a push, a review with a real model on this machine, votes: the whole bot before your eyes
+	$(BIN)/python -m tests.demo
 
 test: setup lint unit  ## everything: lint, unit tests, tests with a real vLLM
 	$(BIN)/pytest -m vllm
