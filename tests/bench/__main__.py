@@ -1,6 +1,8 @@
 """`make bench`: measured figures and ratios, side by side in one run. No test depends on them.
 
-python -m tests.bench [--fast]      --fast leaves out what needs a running vLLM
+python -m tests.bench [--fast] [--reviews 1000]
+
+--fast leaves out what needs a running vLLM, and the reviewers of others, which are installed first.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from bot.policy import parse_policy
 from bot.review import Prepared, Speaker, prepare, review
 from bot.student import Student
 from bot.tokens import token_counter
+from tests.bench.reviews import bench_reviews
 from tests.fakes.student import FINE, Said, serve
 
 FILES, LINES = 20, 30
@@ -108,6 +111,13 @@ def bench_parse() -> None:
     text = sample_patch(1_000, 100).decode()
     seconds = timed(lambda: parse(text), 3)
     say("diff parse rate (100,000 lines in 1,000 files)", f"{100_000 / seconds:,.0f} lines/s")
+
+
+def bench_ack(seconds: int) -> None:
+    """How fast deliveries are acknowledged by a receiver that has nothing else to do: connections kept, and fresh."""
+    for name, options in (("8 connections", []), ("8 connections, a fresh one for each delivery", ["--fresh"])):
+        print(f"\nack, {name}, {seconds} s", flush=True)
+        subprocess.run([sys.executable, "-m", "tests.bench.ack", "--seconds", str(seconds), *options], check=True)
 
 
 # --- with vLLM ------------------------------------------------------------------------------------------------
@@ -230,11 +240,18 @@ async def _cache_counters(url: str, key: str) -> tuple[float, float]:
 def main() -> None:
     """Run the benches."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fast", action="store_true", help="leave out what needs a running vLLM")
+    parser.add_argument("--fast", action="store_true", help="leave out vLLM and the reviewers of others")
+    parser.add_argument("--merges", type=int, default=20, help="merge requests reviewed one by one")
+    parser.add_argument("--reviews", type=int, default=200, help="merge requests reviewed at once, for the memory")
+    parser.add_argument("--ack-seconds", type=int, default=5, help="how long deliveries are sent")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of passes with vLLM")
     arguments = parser.parse_args()
     bench_overhead()
     bench_parse()
+    bench_ack(arguments.ack_seconds)
+    print()
+    bench_reviews(merges=arguments.merges, reviews=arguments.reviews, peers=not arguments.fast)
+    print()
     if not arguments.fast:
         asyncio.run(bench_vllm(arguments.rounds))
 
