@@ -108,7 +108,8 @@ def pr_agent(cache: Path) -> Reviewer:
     }
     return Reviewer(
         PR_AGENT.replace("[gitlab]==", " "),
-        "only /review (by default it runs /describe and /improve too), with inline_key_issues on",
+        "only /review (by default it runs /describe and /improve too), with inline_key_issues on; "
+        "what it has acknowledged is in memory only",
         "/",
         lambda here: [
             *(str(python), "-m", "uvicorn", "pr_agent.servers.gitlab_webhook:app"),
@@ -140,7 +141,7 @@ def prxref(cache: Path) -> Reviewer:
     }
     return Reviewer(
         PRXREF.replace("==", " "),
-        "as it comes",
+        "as it comes; what it has acknowledged is in memory only",
         "/health",
         lambda here: [
             *(str(python.parent / "prxref"), "serve", "--host", "127.0.0.1", "--port", str(here.port)),
