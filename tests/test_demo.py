@@ -111,7 +111,7 @@ def test_nothing_of_the_users_own_bot_reaches_the_demos() -> None:
         "PATH": "/bin",
         "APPRENTICE_DATABASE_URL": "postgresql://mine",
         "APPRENTICE_GITLAB_TOKEN_FILE": "/mine",
-        "APPRENTICE_CONFIG": "/mine.yml",
+        "APPRENTICE_RETENTION_DAYS": "1",
         "APPRENTICE_STUDENT_URL": "http://gpu:8000/v1",
         "APPRENTICE_STATE_DIR": "/state",
     }
@@ -123,9 +123,9 @@ def test_nothing_of_the_users_own_bot_reaches_the_demos() -> None:
     made = bot_environment(known, here, "apprentice", Path("/demo"))
     assert {name: made.get(name) for name in known} == {
         "PATH": "/bin",
-        "APPRENTICE_DATABASE_URL": None,
+        "APPRENTICE_DATABASE_URL": "sqlite:////demo/data/apprentice.sqlite",
         "APPRENTICE_GITLAB_TOKEN_FILE": None,
-        "APPRENTICE_CONFIG": None,
+        "APPRENTICE_RETENTION_DAYS": None,
         "APPRENTICE_STUDENT_URL": "http://gpu:8000/v1",
         "APPRENTICE_STATE_DIR": "/state",
     }

@@ -18,8 +18,14 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-KEPT = ("APPRENTICE_STUDENT_", "APPRENTICE_CACHE_DIR", "APPRENTICE_STATE_DIR", "APPRENTICE_MAX_REQUESTS")
-"""Which settings of the user the demo's bot gets: those about the student."""
+KEPT = (
+    "APPRENTICE_CACHE_DIR",
+    "APPRENTICE_CONFIG",
+    "APPRENTICE_MAX_REQUESTS",
+    "APPRENTICE_STATE_DIR",
+    "APPRENTICE_STUDENT_",
+)
+"""Which settings of the user the demo's bot gets: those about the student, and the file that may hold some."""
 START_SECONDS = 60
 READY_SECONDS = 20
 STOP_SECONDS = 20
@@ -177,6 +183,7 @@ def bot_environment(known: Mapping[str, str], here: GitLabAddress, bot_user: str
         "APPRENTICE_GITLAB_TOKEN": here.tokens[bot_user],
         "APPRENTICE_WEBHOOK_SECRET": "the-secret-of-the-demo",
         "APPRENTICE_DATA_DIR": str(folder / "data"),
+        "APPRENTICE_DATABASE_URL": f"sqlite:///{folder / 'data' / 'apprentice.sqlite'}",  # whatever the file says
         "APPRENTICE_DEBOUNCE_SECONDS": "1",  # nobody pushes twice in a row here
         "PYTHONUNBUFFERED": "1",
     }
