@@ -26,7 +26,7 @@ from bot.feedback import SEEDS
 from bot.local.demo import BRANCH, PLANTED, Planted, git, make_repository, mend
 from bot.local.state import running
 from bot.report import count_words
-from bot.terminal import stdout_console
+from bot.terminal import PIPE_WIDTH
 from tests.demo import page, parts
 from tests.demo.parts import DemoError, Part, clock, wait_for
 
@@ -294,7 +294,7 @@ def perform(stack: ExitStack, console: Console, chosen: settings.Settings) -> No
     Raises:
         DemoError: it cannot go on.
     """
-    folder = chosen.cache_dir / "demo"
+    folder, begun = chosen.cache_dir / "demo", time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     make_repository(folder / "shop", "Alice", f"{ALICE}@example.com")
     console.print(f"A sample repository with a branch to merge stands in {folder / 'shop'}")
@@ -319,7 +319,7 @@ def perform(stack: ExitStack, console: Console, chosen: settings.Settings) -> No
     _, after = reviewed(place)
     console.print(comparison(threads, after))
 
-    place.act("That was the reviewing half")
+    place.act(f"That was the reviewing half, in {time.monotonic() - begun:.0f} s")
     if count := answered(chosen) - asked:
         console.print(f"vLLM's own access log counts {count_words(count, 'answered question')} in it.\n")
     console.print(f"{planted_words()}\n\nWhere everything is:\n{addresses(place, merge, chosen)}\n\n{what_now()}",
@@ -347,7 +347,7 @@ def main() -> int:
         stream.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started this in the background
-    console, begun = stdout_console(), time.monotonic()
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
     try:
         chosen = settings.load({})
         with ExitStack() as stack:
@@ -361,7 +361,7 @@ def main() -> int:
     except (DemoError, OSError, subprocess.SubprocessError, httpx2.HTTPError) as error:
         sys.stderr.write(f"\nThe demo stops here: {error}\n")
         return 1
-    console.print(Text(f"\nGitLab and the bot are stopped. The demo took {time.monotonic() - begun:.0f} s.", "dim"))
+    console.print("\nGitLab and the bot are stopped.", style="dim")
     return 0
 
 
