@@ -1,4 +1,4 @@
-"""Projects, workers and adapters; forgetting and retention; the version of the tables."""
+"""Projects, groups, workers and adapters; forgetting and retention; the version of the tables."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from bot.store.rows import (
     Base,
     DeliveryRow,
     FindingRow,
+    GroupRow,
     MergeRequestRow,
     NoteRow,
     ProjectRow,
@@ -21,7 +22,7 @@ from bot.store.rows import (
     VoteRow,
     WorkerRow,
 )
-from bot.store.values import Counts, Project, StoredAdapter
+from bot.store.values import Counts, Group, Project, StoredAdapter
 
 _PART = 500
 """Most rows of the leading table that retention removes in one transaction."""
@@ -30,7 +31,7 @@ _PART = 500
 class Admin(Database):
     """The part of the store that is about everything around reviews."""
 
-    # --- projects, workers, adapters
+    # --- projects, groups, workers, adapters
 
     def remember_project(self, project: int, path: str, hook: int | None) -> None:
         """Keep the path of a project and the number of the bot's hook there, None for none."""
@@ -44,6 +45,19 @@ class Admin(Database):
         with self._read() as session:
             rows = session.scalars(select(ProjectRow).order_by(ProjectRow.path, ProjectRow.id))
             return tuple(Project(row.id, row.path, row.hook, row.swept_at) for row in rows)
+
+    def remember_group(self, group: Group) -> None:
+        """Keep a group, or what became of it."""
+        known = {"path": group.path, "hook": group.hook, "url": group.url, "verify": group.verify}
+        statement = self._insert(GroupRow).values(id=group.id, **known)
+        with self._write() as session:
+            session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=known))
+
+    def groups(self) -> tuple[Group, ...]:
+        """Give all groups, by path."""
+        with self._read() as session:
+            rows = session.scalars(select(GroupRow).order_by(GroupRow.path, GroupRow.id))
+            return tuple(Group(row.id, row.path, row.hook, row.url, row.verify) for row in rows)
 
     def swept(self, project: int, at: datetime) -> None:
         """Remember that what no webhook told was looked for in a project, up to that time."""

@@ -249,6 +249,18 @@ class ProjectRow(Base):
     swept_at: Mapped[datetime | None]
 
 
+class GroupRow(Base):
+    """A group whose projects the bot serves, new ones too: `bot.store.values.Group`."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    path: Mapped[str]
+    hook: Mapped[int | None]
+    url: Mapped[str]
+    verify: Mapped[bool]
+
+
 class WorkerRow(Base):
     """A process that runs reviews, and when it was last heard of."""
 

@@ -123,6 +123,25 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A group whose projects the bot serves, new ones too.
+
+    Args:
+        id: its number.
+        path: its full path.
+        hook: the webhook that the bot made there; None where each of its projects has one.
+        url: where webhooks go.
+        verify: whether GitLab verifies the certificate there.
+    """
+
+    id: int
+    path: str
+    hook: int | None
+    url: str
+    verify: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StoredAdapter:
     """An adapter of the student: its base model, the adapter it was trained on, its card, and what became of it."""
 

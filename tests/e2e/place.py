@@ -1,8 +1,10 @@
 """A whole bot for tests: `apprentice serve` as a process, a GitLab stand-in, a student; and how to kill it."""
 
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from tests.conftest import free_port
 from tests.fakes import gitlab as fake_gitlab
 from tests.fakes import student as fake_student
 from tests.fakes.gitlab import GitLab, MergeRequest, Project
+from tests.fakes.gitlab.model import Discussion
 from tests.fakes.student import FINE, FakeStudent, Request, Said, suspect
 
 SECRET = "a-webhook-secret"
@@ -61,12 +64,17 @@ class Bot:
         path = self.folder / "bot.log"
         return path.read_text() if path.exists() else ""
 
-    def start(self) -> None:
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every command of this bot is started with."""
         known = {name: value for name, value in os.environ.items() if not name.startswith("APPRENTICE_")}
+        return known | self.settings
+
+    def start(self) -> None:
         with (self.folder / "bot.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bot", "serve", "--port", str(self.port)],
-                env=known | self.settings,
+                env=self.environment,
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -80,6 +88,21 @@ class Bot:
             return httpx2.get(f"{self.url}/healthz", timeout=2).status_code == 200
         except httpx2.TransportError:
             return False
+
+    def metrics(self) -> str:
+        return httpx2.get(f"{self.url}/metrics", timeout=5).text
+
+    def ready(self) -> tuple[int, dict[str, str]]:
+        """What /readyz says."""
+        said = httpx2.get(f"{self.url}/readyz", timeout=10)
+        return said.status_code, said.json()["parts"]
+
+    def handled(self) -> bool:
+        """Whether all deliveries that came are turned into work."""
+        database = self.folder / "data" / "apprentice.sqlite"
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            ((count,),) = connection.execute("SELECT count(*) FROM deliveries WHERE handled_at IS NULL")
+            return bool(count == 0)
 
     def kill(self) -> None:
         """Like a machine that loses its power, for this process."""
@@ -104,18 +127,35 @@ class Place:
     student: FakeStudent
     bot: Bot
 
+    def statuses(self, merge: MergeRequest) -> list[dict[str, str]]:
+        """The newest commit status of each name at the head of a merge request."""
+        said = httpx2.get(
+            f"{self.gitlab.url}/api/v4/projects/{self.project.id}/repository/commits/{merge.head}/statuses",
+            headers={"private-token": self.gitlab.bot_token},
+        )
+        statuses: list[dict[str, str]] = said.json()
+        return statuses
+
     def open(self, branch: str, files: dict[str, str], **more: object) -> MergeRequest:
         """Open a merge request with these files on a branch of its own."""
         self.project.push(branch, dict(files))
         return self.project.open_merge_request(branch, title=f"Change {branch}", **more)  # type: ignore[arg-type]
 
 
+def threads_of(place: Place, merge: MergeRequest) -> list[tuple[Discussion, Finding]]:
+    """The bot's threads and their findings, by file and line."""
+    found = [
+        (thread, finding)
+        for thread in merge.discussions
+        for note in thread.notes[:1]
+        if note.author.id == place.gitlab.bot.id and (finding := parse_marker(note.body))
+    ]
+    return sorted(found, key=lambda each: (each[1].file, each[1].line))
+
+
 def findings(place: Place, merge: MergeRequest) -> list[Finding]:
-    """What the bot says inline on a merge request, in a stable order."""
-    bot = place.gitlab.bot
-    notes = [note for thread in merge.discussions for note in thread.notes if note.author.id == bot.id]
-    said = [finding for note in notes if (finding := parse_marker(note.body))]
-    return sorted(said, key=lambda finding: (finding.file, finding.line))
+    """What the bot says inline on a merge request, by file and line."""
+    return [finding for _, finding in threads_of(place, merge)]
 
 
 def summaries(place: Place, merge: MergeRequest) -> list[str]:
