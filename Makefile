@@ -1,6 +1,7 @@
 # `make demo` and `make test` are the two commands to know; `make help` lists the others.
 PYTHON ?= python3
 BIN := .venv/bin
+SLOW := process or vllm
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint format bench clean
@@ -20,11 +21,11 @@ setup: .venv/.complete  ## make the bot's environment in .venv
 demo: setup  ## review a sample change with a real model on this machine
 	$(BIN)/python -m bot.local.demo
 
-test: setup lint unit  ## everything: lint, unit tests, tests with a real vLLM
-	$(BIN)/pytest -m vllm
+test: setup lint unit  ## everything: lint, unit tests, tests with processes and a real vLLM
+	$(BIN)/pytest -m "$(SLOW)"
 
 unit: setup  ## the fast tests, with the coverage of the pure core
-	$(BIN)/pytest -m "not vllm" --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -m "not ($(SLOW))" --cov --cov-report=term-missing:skip-covered
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

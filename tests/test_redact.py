@@ -308,6 +308,7 @@ def test_a_text_that_needs_too_many_passes_is_withheld(monkeypatch: pytest.Monke
     assert redact(f"a\nglpat-{chars(20)}\n").text == "\n".join(["[redacted:withheld]"] * 3)
 
 
+@pytest.mark.process  # none of its own, but five seconds: Kingfisher compiles all its rules
 def test_loading_in_the_background_keeps_its_rules(fresh: module._Kingfisher, tmp_path: Path) -> None:
     module.warm_up(tmp_path)
     assert redact(f"glpat-{chars(20)}").found == {"gitlab-token": 1}

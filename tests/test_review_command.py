@@ -361,6 +361,7 @@ def test_odd_text_survives_the_whole_way(tmp_path: Path) -> None:
         assert "\x1b" not in ran.out
 
 
+@pytest.mark.process
 def test_ctrl_c_leaves_no_mess(tmp_path: Path) -> None:
     arrived, release = threading.Event(), threading.Event()
 
@@ -392,6 +393,7 @@ def test_ctrl_c_leaves_no_mess(tmp_path: Path) -> None:
     assert b"Traceback" not in err
 
 
+@pytest.mark.process
 def test_a_reader_that_closes_the_pipe_is_no_error(repository: Path) -> None:
     with serve(found()) as student:
         done = subprocess.run(
