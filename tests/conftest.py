@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from bot.local import models, server
 from bot.local.command import Serving
@@ -23,6 +24,16 @@ SMALL = "smollm2-135m-instruct"
 
 # Started in the background by a shell (CI may), the tests and all they start would ignore Ctrl-C for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hypothesis draws other examples each time, so its tests count nothing towards coverage: it would depend on luck.
+
+    Without a tracer they also take half the time.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker("no_cover")
 
 
 def free_port() -> int:

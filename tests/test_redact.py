@@ -424,6 +424,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.no_cover  # a tracer would take most of the time
 @pytest.mark.parametrize(
     ("start", "piece"),
     [
@@ -450,6 +451,7 @@ def test_time_grows_with_the_length_and_no_faster(start: str, piece: str) -> Non
     assert large < 0.05 or large < 24 * small  # eight times the text: 8 if linear, 64 if quadratic
 
 
+@pytest.mark.no_cover  # a tracer would take most of the time
 @pytest.mark.parametrize("piece", ["a", "password=", "password='", "eyJ", "://a:b"])
 def test_a_great_deal_of_it_passes(piece: str) -> None:
     text = piece * (300_000 // len(piece))
