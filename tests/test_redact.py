@@ -447,7 +447,9 @@ def test_time_grows_with_the_length_and_no_faster(start: str, piece: str) -> Non
         list(module._own_spans(text))
         return time.thread_time() - begin
 
-    small, large = min(seconds(30_000) for _ in range(2)), min(seconds(240_000) for _ in range(2))
+    small, large = min(seconds(30_000) for _ in range(2)), seconds(240_000)
+    if large >= max(0.05, 24 * small):  # something may have come between: once more
+        large = min(large, seconds(240_000))
     assert large < 0.05 or large < 24 * small  # eight times the text: 8 if linear, 64 if quadratic
 
 
