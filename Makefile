@@ -25,7 +25,7 @@ test: setup lint unit  ## everything: lint, unit tests, tests with processes and
 	$(BIN)/pytest -m "$(SLOW)"
 
 unit: setup  ## the fast tests; fails where they leave out a line or branch of the pure core
-	$(BIN)/pytest -m "not ($(SLOW))" --cov --cov-report=
+	$(BIN)/pytest -m "not ($(SLOW))" --numprocesses 3 --dist worksteal --cov --cov-report=
 	$(BIN)/python -m tests.core_coverage
 
 lint: setup  ## ruff, mypy --strict, import-linter
@@ -42,5 +42,5 @@ bench: setup  ## print measured ratios (starts vLLM; takes minutes)
 	$(BIN)/python -m tests.bench
 
 clean:  ## remove what make made here (models and environments in ~/.cache/apprentice stay)
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
