@@ -1,6 +1,7 @@
 # `make demo` and `make test` are the two commands to know; `make help` lists the others.
 PYTHON ?= python3
 BIN := .venv/bin
+SLOW := process or vllm or postgres or e2e
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint format bench clean
@@ -20,11 +21,12 @@ setup: .venv/.complete  ## make the bot's environment in .venv
 demo: setup  ## a push, a review with a real model on this machine, votes: the whole bot before your eyes
 	$(BIN)/python -m tests.demo
 
-test: setup lint unit  ## everything: lint, unit tests, tests with a real vLLM
-	$(BIN)/pytest -m vllm
+test: setup lint unit  ## everything: lint, unit tests, tests with processes and a real vLLM
+	$(BIN)/pytest -m "$(SLOW)"
 
-unit: setup  ## the fast tests, with the coverage of the pure core
-	$(BIN)/pytest -m "not vllm" --cov --cov-report=term-missing:skip-covered
+unit: setup  ## the fast tests; fails where they leave out a line or branch of the pure core
+	$(BIN)/pytest -m "not ($(SLOW))" --numprocesses 3 --dist worksteal --cov --cov-report=
+	$(BIN)/python -m tests.core_coverage
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check
@@ -40,5 +42,5 @@ bench: setup  ## print measured ratios (starts vLLM; takes minutes)
 	$(BIN)/python -m tests.bench
 
 clean:  ## remove what make made here (models and environments in ~/.cache/apprentice stay)
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

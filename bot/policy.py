@@ -215,6 +215,7 @@ _READ_AS = {
     "int": "a number",
     "float": "a number",
 }  # by YAML 1.1
+_LINE_END = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")  # by YAML 1.1, as PyYAML counts lines
 _Location = tuple[str | int, ...]
 _Place = tuple[int, int]  # line and column, from 0
 
@@ -268,7 +269,7 @@ class _Reader:
 
     def _report_syntax(self, error: yaml.MarkedYAMLError) -> None:
         place = _place(error.problem_mark or error.context_mark)
-        line = self.text.split("\n")[place[0]]
+        line = _LINE_END.split(self.text)[place[0]]
         if "\t" in line[: place[1] + 1]:
             self._report_at(place, "a tab stands here; YAML indents with spaces only")
         elif error.context == "while scanning an alias":

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
+from hypothesis import is_hypothesis_test
 
 from bot.local import models, server
 from bot.local.command import Serving
 from bot.local.environment import Device, ensure, number_format
 from bot.local.progress import Shown
 from bot.local.state import RunningStudent
+from bot.redact import redact
 from bot.settings import load
 from tests.vllm_adapter import make_adapter
 
@@ -25,6 +28,30 @@ SMALL = "smollm2-135m-instruct"
 
 # Started in the background by a shell (CI may), the tests and all they start would ignore Ctrl-C for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """pytest-cov starts a second, useless measurement in each of xdist's workers, which would not heed `no_cover`."""
+    useless = Coverage.current()
+    if hasattr(session.config, "workerinput") and useless is not None:
+        useless.stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Have Kingfisher's rules compiled before xdist starts its workers, or on a new machine each compiles them."""
+    redact("")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hypothesis draws other examples each time, so its tests count nothing towards coverage: it would depend on luck.
+
+    Without a tracer they also take half the time.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker("no_cover")
 
 
 def free_port() -> int:

@@ -690,6 +690,7 @@ def test_gives_up_what_takes_too_long(path: str, source: str, monkeypatch: pytes
     assert context._parse(language_of(path) or "", f"{source}\n".encode()) is None
 
 
+@pytest.mark.no_cover  # a tracer would take most of the time
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "deep",

@@ -65,9 +65,11 @@ def url(httpserver: HTTPServer) -> str:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def closed_port() -> Iterator[int]:
+    """A port where nobody listens, and nobody begins to: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 # Where code may go
@@ -101,15 +103,21 @@ def test_the_door_refuses_a_request_to_another_host() -> None:
     assert said == "Nothing was sent to evil.example: only to 127.0.0.1 or this machine."
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(httpserver: HTTPServer, url: str, status: int) -> None:
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[HTTPServer]:
+    """A second server, which nobody must ask."""
     with HTTPServer() as other:
-        target = str(other.url_for("/v1/x")).replace("localhost", "127.0.0.1")
-        httpserver.expect_request("/v1/x").respond_with_data(
-            "", status=status, headers={"Location": f"{target}?token=t0ps3cret"}
-        )
-        said = refusal(url, endpoint.StudentBroken)
-        assert other.log == []
+        yield other
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(httpserver: HTTPServer, elsewhere: HTTPServer, url: str, status: int) -> None:
+    target = str(elsewhere.url_for("/v1/x")).replace("localhost", "127.0.0.1")
+    httpserver.expect_request("/v1/x").respond_with_data(
+        "", status=status, headers={"Location": f"{target}?token=t0ps3cret"}
+    )
+    said = refusal(url, endpoint.StudentBroken)
+    assert elsewhere.log == []
     assert f"sends us on to {target}." in said
     assert "t0ps3cret" not in said
 

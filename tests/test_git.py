@@ -49,7 +49,6 @@ class Repo:
         return self.git("rev-parse", "HEAD")
 
 
-@pytest.fixture(autouse=True)
 def _only_the_tests_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
@@ -60,23 +59,45 @@ def _only_the_tests_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.com")
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    repo = Repo(tmp_path / "repo")
-    repo.commit("first", a="1\n2\n3\n")
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    _only_the_tests_settings(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repositories of the next two fixtures, made once: a test gets copies."""
+    folder = tmp_path_factory.mktemp("templates")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _only_the_tests_settings(monkeypatch)
+        repo = Repo(folder / "first")
+        repo.commit("first", a="1\n2\n3\n")
+        shutil.copytree(repo.folder, folder / "branched")
+        repo = Repo(folder / "branched")
+        repo.git("switch", "--quiet", "--create", "feature")
+        repo.commit("Add b\n\nBecause of c.", b="b\n")
+        repo.commit("Change a", a="1\ntwo\n3\n")
+        repo.git("switch", "--quiet", "main")
+        repo.commit("main goes on", c="c\n")
+        repo.git("switch", "--quiet", "feature")
+    return folder
+
+
+def copy(template: Path, folder: Path) -> Repo:
+    repo = Repo(shutil.copytree(template, folder))
+    repo.git("update-index", "--refresh")  # the copies' times and numbers are others
     return repo
 
 
 @pytest.fixture
-def branched(repo: Repo) -> Repo:
+def repo(templates: Path, tmp_path: Path) -> Repo:
+    return copy(templates / "first", tmp_path / "repo")
+
+
+@pytest.fixture
+def branched(templates: Path, tmp_path: Path) -> Repo:
     """Branch `feature` with two commits; main went on after it began."""
-    repo.git("switch", "--quiet", "--create", "feature")
-    repo.commit("Add b\n\nBecause of c.", b="b\n")
-    repo.commit("Change a", a="1\ntwo\n3\n")
-    repo.git("switch", "--quiet", "main")
-    repo.commit("main goes on", c="c\n")
-    repo.git("switch", "--quiet", "feature")
-    return repo
+    return copy(templates / "branched", tmp_path / "repo")
 
 
 def paths(change: LocalChange) -> list[str]:

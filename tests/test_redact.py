@@ -308,6 +308,7 @@ def test_a_text_that_needs_too_many_passes_is_withheld(monkeypatch: pytest.Monke
     assert redact(f"a\nglpat-{chars(20)}\n").text == "\n".join(["[redacted:withheld]"] * 3)
 
 
+@pytest.mark.process  # none of its own, but five seconds: Kingfisher compiles all its rules
 def test_loading_in_the_background_keeps_its_rules(fresh: module._Kingfisher, tmp_path: Path) -> None:
     module.warm_up(tmp_path)
     assert redact(f"glpat-{chars(20)}").found == {"gitlab-token": 1}
@@ -423,6 +424,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.no_cover  # a tracer would take most of the time
 @pytest.mark.parametrize(
     ("start", "piece"),
     [
@@ -445,10 +447,13 @@ def test_time_grows_with_the_length_and_no_faster(start: str, piece: str) -> Non
         list(module._own_spans(text))
         return time.thread_time() - begin
 
-    small, large = min(seconds(30_000) for _ in range(2)), min(seconds(240_000) for _ in range(2))
+    small, large = min(seconds(30_000) for _ in range(2)), seconds(240_000)
+    if large >= max(0.05, 24 * small):  # something may have come between: once more
+        large = min(large, seconds(240_000))
     assert large < 0.05 or large < 24 * small  # eight times the text: 8 if linear, 64 if quadratic
 
 
+@pytest.mark.no_cover  # a tracer would take most of the time
 @pytest.mark.parametrize("piece", ["a", "password=", "password='", "eyJ", "://a:b"])
 def test_a_great_deal_of_it_passes(piece: str) -> None:
     text = piece * (300_000 // len(piece))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,10 +64,9 @@ def found(**told: object) -> Callable[[Request], Said]:
     return lambda _: Said(suspect(**({"quote": "query(f'insert {cents}')", "severity": "major"} | told)))
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
 
     def git(*arguments: str) -> None:
         subprocess.run([*GIT, *arguments], cwd=folder, check=True, capture_output=True)
@@ -83,6 +83,13 @@ def repository(tmp_path: Path) -> Path:
     (folder / ".apprentice.yml").write_text("severity: critical\n")
     git("add", "-A")
     git("commit", "-m", "Pay by query")
+    return folder
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(template, tmp_path / "repository")
+    subprocess.run([*GIT, "update-index", "--refresh"], cwd=folder, check=True)  # the copies' times are others
     return folder
 
 
@@ -361,6 +368,7 @@ def test_odd_text_survives_the_whole_way(tmp_path: Path) -> None:
         assert "\x1b" not in ran.out
 
 
+@pytest.mark.process
 def test_ctrl_c_leaves_no_mess(tmp_path: Path) -> None:
     arrived, release = threading.Event(), threading.Event()
 
@@ -392,6 +400,7 @@ def test_ctrl_c_leaves_no_mess(tmp_path: Path) -> None:
     assert b"Traceback" not in err
 
 
+@pytest.mark.process
 def test_a_reader_that_closes_the_pipe_is_no_error(repository: Path) -> None:
     with serve(found()) as student:
         done = subprocess.run(

@@ -90,9 +90,11 @@ def url(httpserver: HTTPServer) -> str:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def closed_port() -> Iterator[int]:
+    """A port where nobody listens, and nobody begins to: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -248,6 +248,9 @@ IF = "    if rate == 0:"
         (IF + "\n        return None", 5, "    assert rate", "    assert rate"),
         (IF + "\n        return None", 4, "    assert rate", None),
         (IF, 5, "    assert rate", None),
+        # advice instead of code
+        (IF, 4, "    Check the rate against a small number.", None),
+        (IF, 4, "    use `if not rate:` here", None),
     ],
 )
 def test_a_suggestion_stays_only_where_it_fits(
@@ -258,6 +261,15 @@ def test_a_suggestion_stays_only_where_it_fits(
     assert judged.finding.suggestion == kept
 
 
+def test_prose_may_take_the_place_of_prose() -> None:
+    diff = "@@ -1 +1,2 @@\n # Shop\n+Call the function `total` with care.\n"
+    manual = parse_file(diff, old_path="shop.py", new_path="shop.py")
+    better = "Call the function `total` with a rate."
+    [judged] = judge(finding("Call the function `total` with care.", 2, suggestion=better), files=[manual])
+    assert judged.finding.suggestion == better
+
+
+@pytest.mark.no_cover  # a tracer would take most of the time
 def test_ten_thousand_findings_take_about_linear_time() -> None:
     lines = [f"value_{number} = compute({number})" for number in range(2_000)]
     body = "".join(f"+{line}\n" for line in lines)
