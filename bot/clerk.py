@@ -21,6 +21,8 @@ TICK_SECONDS = 0.1
 RESCUE_SECONDS = 30.0
 CATCH_UP_SECONDS = 600.0
 EXPIRE_SECONDS = 6 * 3600.0
+FORGET_SECONDS = 600.0
+_ATTENDED = timedelta(hours=1)  # the record of an event holds who wrote what; it is needed as long as it runs
 _FIRST_LOOK_BACK = timedelta(hours=1)
 _OVERLAP = timedelta(minutes=2)  # GitLab's clock and ours differ a little
 
@@ -76,6 +78,7 @@ class Clerk:
         rhythms = (
             ("catch up", CATCH_UP_SECONDS, chores.catch_up),
             ("expire", EXPIRE_SECONDS, chores.expire),
+            ("forget", FORGET_SECONDS, chores.forget),
         )
         due = {name: time.monotonic() + min(seconds, 60.0) for name, seconds, _ in rhythms}
         while not self._stop.wait(1.0):
@@ -107,8 +110,9 @@ class Chores:
         forge: where merge requests are.
         store: what the bot remembers.
         sweep: makes the book of votes agree with a merge request.
-        clean: removes workflows that ended before a time.
+        clean: removes the record of workflows (of one name, or all) that ended so long ago.
         keep: how long deliveries, reviews and votes are kept.
+        debounce: how long a push waits for the next one.
     """
 
     def __init__(
@@ -117,14 +121,16 @@ class Chores:
         store: Store,
         *,
         sweep: Callable[[MergeRef], object],
-        clean: Callable[[timedelta], None],
+        clean: Callable[[timedelta, str | None], None],
         keep: timedelta,
+        debounce: timedelta,
     ) -> None:
         self.forge = forge
         self.store = store
         self.sweep = sweep
         self.clean = clean
         self.keep = keep
+        self.debounce = debounce
 
     def catch_up(self) -> None:
         """Look for what no webhook told: merge requests with new commits, and votes.
@@ -135,7 +141,7 @@ class Chores:
             begun = now()
             since = (project.swept_at or begun - _FIRST_LOOK_BACK) - _OVERLAP
             for merge in self.forge.updated_since(project.id, since):
-                self.store.ask(Due(merge.ref, now(), "catch up"))
+                self.store.ask(Due(merge.ref, now(), "catch up", wait=self.debounce))  # a push may wait there already
                 if isinstance(said := self.sweep(merge.ref), Wait):
                     log.info("sweep waits", merge=str(merge.ref), why=said.why)
             self.store.swept(project.id, begun)
@@ -143,5 +149,9 @@ class Chores:
     def expire(self) -> None:
         """Remove what is older than it is kept."""
         removed = self.store.expire(now() - self.keep)
-        self.clean(self.keep)
+        self.clean(self.keep, None)
         log.info("expired", **{table: count for table, count in removed.items() if count})
+
+    def forget(self) -> None:
+        """Remove the record of events that were attended to."""
+        self.clean(_ATTENDED, "attend")

@@ -239,8 +239,9 @@ class Worker:
                 DBOS.start_workflow(self.jobs.review, _CLAIM.dump_json(claim).decode())
 
 
-def forget_workflows(older_than: timedelta) -> None:
-    """Remove the record of workflows that ended so long ago: nothing else does."""
+def forget_workflows(older_than: timedelta, name: str | None = None) -> None:
+    """Remove the record of workflows (those of one name, or all) that ended so long ago: nothing else does."""
     before = (now() - older_than).isoformat()
-    while ended := DBOS.list_workflows(completed_before=before, limit=_BATCH, load_input=False, load_output=False):
+    only = {"completed_before": before, "limit": _BATCH}
+    while ended := DBOS.list_workflows(name=name, **only, load_input=False, load_output=False):
         DBOS.delete_workflows([workflow.workflow_id for workflow in ended])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
@@ -71,7 +72,10 @@ def run(chosen: Settings, *, host: str, port: int, role: Role) -> None:
         bot=lambda: forge.known_me.id if forge.known_me else None,
     )
     log.info("serving", role=role, address=f"http://{host}:{port}", gitlab=chosen.gitlab_url, database=store.name)
-    uvicorn.Server(server_config(app, host=host, port=port)).run()
+    server = uvicorn.Server(server_config(app, host=host, port=port))
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises a signal anew when it has stopped: we go on to stop
+        signal.signal(number, server.handle_exit)
+    server.run()
     if worker is not None and clerk is not None:
         clerk.stop()
         worker.stop(STOP_SECONDS)
@@ -116,6 +120,7 @@ def _clerk(chosen: Settings, store: Store, forge: GitLabForge, worker: Worker) -
         sweep=worker.jobs.conversation.sweep,
         clean=forget_workflows,
         keep=timedelta(days=chosen.retention_days),
+        debounce=timedelta(seconds=chosen.debounce_seconds),
     )
     clerk = Clerk(worker, chores)
     clerk.start()

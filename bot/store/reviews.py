@@ -64,13 +64,19 @@ class Reviews(Database):
             session.add_all(_finding_row(review, place, it) for place, it in enumerate(result.findings))
 
     def begin_posting(self, review: str) -> bool:
-        """Record that a review begins to post. True: it began before, and may have got somewhere."""
+        """Record that a review begins to post. True: something of it, or of one that was given up, may stand there."""
         with self._write() as session:
             row = session.get(ReviewRow, review, with_for_update=True)
             if row is None or row.state != ReviewState.ASKING:
                 return row is not None
             row.state = ReviewState.POSTING
-            return False
+            given_up = select(ReviewRow.id).where(
+                ReviewRow.project == row.project,
+                ReviewRow.iid == row.iid,
+                ReviewRow.id != review,
+                ReviewRow.state.in_([ReviewState.POSTING, ReviewState.SUPERSEDED, ReviewState.FAILED]),
+            )
+            return session.scalar(given_up.limit(1)) is not None
 
     def record_posted(self, review: str, publication: Publication, *, at: datetime) -> None:
         """Record what became of each comment of a review."""
