@@ -8,7 +8,8 @@ import pytest
 
 from bot.forge import ForgeDenied, ForgeRefused, NotFound
 from bot.gitlab import GitLabAdmin, door
-from bot.gitlab.admin import Delivery, Group, Hook, Project, TokenInfo, Wanted
+from bot.gitlab.admin import Group, Project, TokenInfo
+from bot.hook import Delivery, Hook, Wanted
 from tests.fakes import gitlab as stand_in
 from tests.fakes.gitlab import DEVELOPER, MAINTAINER, OWNER
 from tests.fakes.receiver import receive

@@ -29,7 +29,7 @@ from bot.domain import (
     VoteReason,
 )
 from bot.forge import DiffRefs, NotPosted, Posted, Publication
-from bot.store import Arrival, ReviewState, Store, StoreError
+from bot.store import Arrival, Group, Project, ReviewState, Store, StoreError
 from tests.postgres import QUOTED, Cluster
 
 ROOT = Path(__file__).parents[1]
@@ -590,13 +590,24 @@ def test_since_asks_for_the_vote_that_counts(store: Store) -> None:
 def test_projects(store: Store) -> None:
     store.remember_project(2, "b/old", None)
     store.remember_project(1, "z", None)
-    store.remember_project(2, "b/new", 44)
+    store.remember_project(2, "b/new", 44, url="https://bot.example/webhook", verify=False)
     store.swept(2, at(5))
     store.swept(3, at(5))  # unknown: nothing
-    assert [(it.id, it.path, it.hook, it.swept_at) for it in store.projects()] == [
-        (2, "b/new", 44, at(5)),
-        (1, "z", None, None),
-    ]
+    assert store.projects() == (
+        Project(2, "b/new", 44, at(5), "https://bot.example/webhook", verify=False),
+        Project(1, "z", None, None, None, verify=True),
+    )
+
+
+def test_groups(store: Store) -> None:
+    group = Group(7, "team", 3, "https://bot.example/webhook", verify=True)
+    store.remember_group(group)
+    store.remember_group(Group(5, "a", None, "http://bot/webhook", verify=False))
+    store.remember_group(replace(group, path="team/new", hook=None))
+    assert store.groups() == (
+        Group(5, "a", None, "http://bot/webhook", verify=False),
+        Group(7, "team/new", None, "https://bot.example/webhook", verify=True),
+    )
 
 
 def test_workers(store: Store) -> None:

@@ -7,11 +7,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from bot.forge import Person
+from bot.forge import NotFound, Person
 from bot.gitlab import answers
 from bot.gitlab.access import Access
 from bot.gitlab.api import Api
 from bot.gitlab.door import Door
+from bot.hook import Delivery, Hook, Wanted
 
 _DELIVERIES = 20
 
@@ -55,72 +56,6 @@ class Group:
 
 Place = Project | Group
 """Where webhooks hang."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """A webhook. What an older GitLab does not tell is None.
-
-    Args:
-        id: its number.
-        url: where it goes.
-        merge_requests, notes, emoji, token_expiry: which events it sends.
-        verifies: it verifies the receiver's certificate.
-        has_token: it sends a secret token; `signs`: it signs.
-        alert_status: executable, disabled or temporarily_disabled.
-        disabled_until: when it is tried again.
-    """
-
-    id: int
-    url: str
-    merge_requests: bool
-    notes: bool
-    emoji: bool
-    token_expiry: bool
-    verifies: bool
-    has_token: bool | None
-    signs: bool | None
-    alert_status: str | None
-    disabled_until: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a webhook of the bot's shall be.
-
-    Args:
-        url: where it goes.
-        token: the secret that it sends, or None.
-        signing_token: `whsec_…`, for GitLab 19.0 and later; or None.
-        verify: verify the receiver's certificate.
-    """
-
-    url: str
-    token: str | None
-    signing_token: str | None
-    verify: bool = True
-
-    def body(self) -> dict[str, object]:
-        """What GitLab takes."""
-        events = ("merge_requests_events", "note_events", "emoji_events", "resource_access_token_events")
-        secrets = {"token": self.token, "signing_token": self.signing_token}
-        return {
-            "url": self.url,
-            "enable_ssl_verification": self.verify,
-            "push_events": False,
-            **dict.fromkeys(events, True),
-            **{name: value for name, value in secrets.items() if value is not None},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A delivery of a webhook: the receiver's status, None where it did not answer, and how long it took."""
-
-    id: int
-    trigger: str
-    status: int | None
-    seconds: float | None
 
 
 class GitLabAdmin:
@@ -170,6 +105,13 @@ class GitLabAdmin:
         query = {"with_projects": "false"}
         said = self._api.get(f"/groups/{quote(str(key), safe='')}", answers.Group, query)
         return Group(said.id, said.full_path, said.web_url)
+
+    def level(self, project: Project, person: Person) -> int:
+        """A person's level in a project, also where it comes from a group that was invited; 0: none."""
+        try:
+            return self._api.get(f"/projects/{project.id}/members/all/{person.id}", answers.Member).access_level
+        except NotFound:
+            return 0
 
     def projects(self, group: Group) -> Iterator[Project]:
         """The projects of a group and of those below it that are not archived. GitLab tells no levels here.
@@ -222,8 +164,8 @@ def _hook(said: answers.Hook) -> Hook:
         url=said.url,
         merge_requests=bool(said.merge_requests_events),
         notes=bool(said.note_events),
-        emoji=bool(said.emoji_events),
-        token_expiry=bool(said.resource_access_token_events),
+        emoji=said.emoji_events,
+        token_expiry=said.resource_access_token_events,
         verifies=bool(said.enable_ssl_verification),
         has_token=said.token_present,
         signs=said.signing_token_present,

@@ -33,9 +33,11 @@ class Admin(Database):
 
     # --- projects, groups, workers, adapters
 
-    def remember_project(self, project: int, path: str, hook: int | None) -> None:
-        """Keep the path of a project and the number of the bot's hook there, None for none."""
-        known = {"path": path, "hook": hook}
+    def remember_project(
+        self, project: int, path: str, hook: int | None, *, url: str | None = None, verify: bool = True
+    ) -> None:
+        """Keep a project, or what became of it: see `bot.store.values.Project`."""
+        known = {"path": path, "hook": hook, "url": url, "verify": verify}
         statement = self._insert(ProjectRow).values(id=project, **known)
         with self._write() as session:
             session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=known))
@@ -44,7 +46,7 @@ class Admin(Database):
         """Give all projects, by path."""
         with self._read() as session:
             rows = session.scalars(select(ProjectRow).order_by(ProjectRow.path, ProjectRow.id))
-            return tuple(Project(row.id, row.path, row.hook, row.swept_at) for row in rows)
+            return tuple(Project(row.id, row.path, row.hook, row.swept_at, row.url, row.verify) for row in rows)
 
     def remember_group(self, group: Group) -> None:
         """Keep a group, or what became of it."""

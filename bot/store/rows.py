@@ -15,6 +15,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -239,13 +240,15 @@ class VoteRow(Base):
 
 
 class ProjectRow(Base):
-    """A project that the bot serves, its hook if the bot made one, and how far missed events were looked for."""
+    """A project that the bot serves: `bot.store.values.Project`."""
 
     __tablename__ = "projects"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     path: Mapped[str]
     hook: Mapped[int | None]
+    url: Mapped[str | None]
+    verify: Mapped[bool] = mapped_column(server_default=true())
     swept_at: Mapped[datetime | None]
 
 

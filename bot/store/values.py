@@ -114,12 +114,23 @@ class StoredFinding:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project that the bot serves; `hook`: the webhook that the bot made there; `swept_at`: see `Store.swept`."""
+    """A project that the bot serves.
+
+    Args:
+        id: its number.
+        path: its full path.
+        hook: the webhook that the bot made there, if it has.
+        swept_at: see `Store.swept`.
+        url: where its webhook shall go; None where it needs none of its own.
+        verify: whether GitLab shall verify the certificate there.
+    """
 
     id: int
     path: str
     hook: int | None
     swept_at: datetime | None
+    url: str | None
+    verify: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The groups that the bot serves."""
+"""The groups that the bot serves, and where a project's webhook goes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,8 +18,12 @@ def upgrade() -> None:
         sa.Column("verify", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
     )
+    op.add_column("projects", sa.Column("url", sa.Text(), nullable=True))
+    op.add_column("projects", sa.Column("verify", sa.Boolean(), nullable=False, server_default=sa.true()))
 
 
 def downgrade() -> None:
     """Go back to the one before."""
+    op.drop_column("projects", "verify")
+    op.drop_column("projects", "url")
     op.drop_table("groups")

@@ -39,6 +39,7 @@ class Project:
         self.name = path.rpartition("/")[2]
         self.description = ""
         self.default_branch = "main"
+        self.archived = False
         self.created_at = gitlab.now()
         self.repository = Repository(folder)
         self.members: dict[int, int] = {}

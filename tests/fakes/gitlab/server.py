@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -119,6 +120,10 @@ class Handler(BaseHTTPRequestHandler):
             merge = project.merges.get(int(match[2])) if match and project else None
             text = page.render(merge) if merge else "There is nothing here.\n"
         self._send(200 if merge else 404, text.encode(), {}, "text/plain; charset=utf-8")
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` of an answer, by the clock that `GitLab.advance` moves."""
+        return super().date_time_string(timestamp or self.server.gitlab.now().timestamp())
 
     # --- from the request to the answer
 
@@ -342,7 +347,12 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serve(
-    *, port: int = 0, root: str = "", folder: Path | None = None, settings: Settings | None = None
+    *,
+    port: int = 0,
+    root: str = "",
+    folder: Path | None = None,
+    settings: Settings | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[GitLab]:
     """Run a GitLab on this machine.
 
@@ -351,6 +361,7 @@ def serve(
         root: a relative URL root like `/gitlab`.
         folder: for the repositories; None: a temporary one.
         settings: see `Settings`.
+        tls: serve https with the certificate of this context, as localhost.
 
     Raises:
         RuntimeError: at the end, if the stand-in itself was defective: a test must not take that for GitLab's fault.
@@ -358,6 +369,9 @@ def serve(
     gitlab = GitLab(folder, settings)
     server = Server(("127.0.0.1", port), gitlab)
     gitlab.root, gitlab.address = root.rstrip("/"), f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        gitlab.address = f"https://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="gitlab", daemon=True)
     thread.start()
     try:

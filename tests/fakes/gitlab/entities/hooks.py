@@ -26,7 +26,8 @@ def hook(gitlab: "GitLab", one: Hook) -> JSON:
         "custom_webhook_template": one.template,
         "custom_headers": [{"key": key} for key in one.headers],
     }
-    known |= {event: one.events.get(event, False) for event in (*EVENTS, *OTHER_EVENTS)}
+    events = [each for each in (*EVENTS, *OTHER_EVENTS) if each != "emoji_events" or gitlab.settings.emoji_hooks]
+    known |= {event: one.events.get(event, False) for event in events}
     known |= {"project_id": one.project} if one.project is not None else {"group_id": one.group}
     if gitlab.settings.signing_tokens:
         known |= {"token_present": one.token is not None, "signing_token_present": one.signing_token is not None}

@@ -144,7 +144,7 @@ def project(one: "Project", level: int) -> JSON:
             "members": f"{api}/members",
         },
         "empty_repo": not one.head(one.default_branch),
-        "archived": False,
+        "archived": one.archived,
         "merge_requests_enabled": True,
         "issues_enabled": True,
         "creator_id": gitlab.admin.id,

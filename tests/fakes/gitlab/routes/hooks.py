@@ -109,14 +109,15 @@ def remove(call: Call) -> Answer:
 
 
 @route("POST", "/projects/:id/hooks/:hook/test/:trigger")
+@route("POST", "/groups/:group/hooks/:hook/test/:trigger")
 def test(call: Call) -> Answer:
     """Send a sample made of what is in the project, at once."""
     place = _Place(call)
     one, trigger = place.hook(call), call.path["trigger"]
     if trigger not in (*EVENTS, *OTHER_EVENTS):
         raise invalid("trigger", "does not have a valid value")
-    assert place.project
-    payload = _sample(call, place.project, trigger)
+    project = place.project or _first(call, place)
+    payload = _sample(call, project, trigger)
 
     def send() -> Answer:
         delivery = call.gitlab.hooks.test(one, trigger, payload)
@@ -127,6 +128,18 @@ def test(call: Call) -> Answer:
         return Answer(201, {"message": "201 Created"})
 
     return Answer(later=send)
+
+
+def _first(call: Call, place: _Place) -> Project:
+    """The project of a group that a sample is made of: one with merge requests, if there is one."""
+    inside = [one for one in call.gitlab.projects.values() if any(each is place.hooks for each in _around(one))]
+    if not inside:
+        raise Refused(422, {"message": "Ensure the group has a project with commits."})
+    return max(inside, key=lambda one: len(one.merges))
+
+
+def _around(project: Project) -> list[list[Hook]]:
+    return [project.gitlab.groups[path].hooks for path in project.group.parents]
 
 
 def _sample(call: Call, project: Project, trigger: str) -> JSON:

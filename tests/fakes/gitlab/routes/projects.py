@@ -52,6 +52,8 @@ def group_projects(call: Call) -> Answer:
     deep = call.params.flag("include_subgroups")
     inside = (each for each in call.gitlab.projects.values() if each.group is one or one.path in each.group.parents)
     seen = [each for each in inside if call.may_see(each) and (deep or each.group is one)]
+    archived = call.params.flag("archived")
+    seen = [each for each in seen if archived in (None, each.archived)]
     return pages(reversed(seen), lambda each: _project(call, each))
 
 
