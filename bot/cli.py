@@ -66,6 +66,11 @@ def apprentice(
 @app.command()
 def review(
     *,
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="A merge request's page on GitLab; without it, commits of this folder."),
+    ] = None,
+    post: Annotated[bool, typer.Option("--post", help="With URL: say it on the merge request, too.")] = False,
     rev_range: Annotated[
         str | None, typer.Option("--range", metavar="A..B", help="Review these commits, for example main..HEAD.")
     ] = None,
@@ -94,13 +99,18 @@ def review(
     """Review what is not merged yet and print severity-rated findings.
 
     Without an option, reviews the commits of the current branch that its target branch lacks. The repository's
-    own wishes stand in .apprentice.yml on the target branch.
+    own wishes stand in .apprentice.yml on the target branch. With URL, reviews a merge request of the GitLab that
+    APPRENTICE_GITLAB_URL and APPRENTICE_GITLAB_TOKEN name, from any folder; nothing is posted without --post.
 
     Exit codes: 0 done; 1 done, and --fail-on was reached; 2 the input, the settings or the command line are
-    wrong; 3 the student could not be reached, or a part of the review is missing (what there is, is printed).
+    wrong; 3 the student or GitLab could not be reached, or a part is missing (what there is, is printed).
     """
-    if sum((rev_range is not None, staged, patch is not None)) > 1:
-        raise typer.BadParameter("--range, --staged and --patch exclude each other")
+    if sum((url is not None, rev_range is not None, staged, patch is not None)) > 1:
+        raise typer.BadParameter("URL, --range, --staged and --patch exclude each other")
+    if post and url is None:
+        raise typer.BadParameter("--post needs the URL of a merge request")
+    if explain_config and url is not None:
+        raise typer.BadParameter("--explain-config is about this folder: leave the URL out")
     from bot import redact, settings  # noqa: PLC0415 -- as every command: only when it is asked for
 
     with contextlib.suppress(settings.SettingsError):  # told below
@@ -119,6 +129,10 @@ def review(
         show_hidden=show_hidden,
         adapter=adapter,
     )
+    if url is not None:
+        from bot import merge_command  # noqa: PLC0415 -- the same
+
+        raise typer.Exit(merge_command.run(url, options, post=post))
     raise typer.Exit(review_command.explain(options) if explain_config else review_command.run(options))
 
 

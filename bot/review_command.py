@@ -5,7 +5,7 @@ The one place where git, the settings, the policy, the student and the printed r
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,13 +15,13 @@ from rich.table import Table
 
 from bot import git, report, settings, terminal
 from bot.diff import DiffError
-from bot.domain import Review, Severity, Usage
+from bot.domain import Finding, Review, Severity, Usage
 from bot.endpoint import StudentError
 from bot.interview import find_endpoint, interview
 from bot.policy import Policy, PolicyError, parse_policy
 from bot.prompt import prompt_id
 from bot.redact import RedactionError
-from bot.review import Outcome
+from bot.review import Change, Outcome
 from bot.tokens import TokenizerError
 
 POLICY_FILE = ".apprentice.yml"
@@ -66,20 +66,17 @@ def run(options: Options) -> int:
         chosen = settings.load(options.overrides)
         change = _change(options)
         policy, _ = _policy(options, change)
-        if change.files:
-            outcome = _ask(change, policy, chosen)
-        else:  # nobody needs to be asked
-            outcome = Outcome(Review((), (), (), chosen.student_model or "none", None, prompt_id(), Usage()), ())
+        outcome = ask(change, policy, chosen)
     except StudentError as error:
-        return _complain(error, INCOMPLETE)
+        return complain(error, INCOMPLETE)
     except _WRONG_INPUT as error:
-        return _complain(error, WRONG_INPUT)
+        return complain(error, WRONG_INPUT)
     if change.note:
-        _say(f"note: {change.note}")
+        say(f"note: {change.note}")
     for failure in outcome.errors:
-        _say(f"error: {failure}")
-    _print(outcome.review, options)
-    return _exit_code(outcome, options.fail_on)
+        say(f"error: {failure}")
+    show(outcome.review, options)
+    return exit_code(outcome, options.fail_on)
 
 
 def explain(options: Options) -> int:
@@ -87,14 +84,14 @@ def explain(options: Options) -> int:
     try:
         rows = settings.explain(options.overrides)
     except settings.SettingsError as error:
-        return _complain(error, WRONG_INPUT)
+        return complain(error, WRONG_INPUT)
     try:
         policy, origin = _policy(options, _change(options))
     except git.GitError as error:  # the settings are in force all the same
-        _say(f"note: no policy is read: {error}")
+        say(f"note: no policy is read: {error}")
         policy, origin = Policy(), ""
     except _WRONG_INPUT as error:
-        return _complain(error, WRONG_INPUT)
+        return complain(error, WRONG_INPUT)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("setting", "value", "from"):
         table.add_column(heading, overflow="fold")
@@ -129,14 +126,23 @@ def _policy(options: Options, change: git.LocalChange) -> tuple[Policy, str]:
     text = git.read_at(options.folder, change.base, POLICY_FILE)
     if text is None and git.is_at(options.folder, change.base, POLICY_FILE):
         raise PolicyError([f"{POLICY_FILE}: it is too large or no UTF-8 text (PowerShell's `>` writes UTF-16)"])
-    policy = parse_policy(text or "", name=POLICY_FILE)
-    if options.threshold is not None:
-        rules = tuple(rule.model_copy(update={"severity": None}) for rule in policy.paths)
-        policy = policy.model_copy(update={"severity": options.threshold, "paths": rules})
+    policy = parse_policy(text or "", name=POLICY_FILE).with_threshold(options.threshold)
     return policy, f"{POLICY_FILE} {f'at {change.base}' if change.base else 'in the working tree'}"
 
 
-def _ask(change: git.LocalChange, policy: Policy, chosen: settings.Settings) -> Outcome:
+# --- what every review from the command line has, wherever its change comes from
+
+
+def ask(change: Change, policy: Policy, chosen: settings.Settings) -> Outcome:
+    """Put a change to the student that the settings name, and show how far it is; an empty one is put to nobody.
+
+    Raises:
+        StudentError: there is none, or no client for it can be made. What goes wrong later is in the outcome.
+        RedactionError: the secret scanner cannot be loaded.
+        TokenizerError: the tokenizer's file cannot be used.
+    """
+    if not change.files:
+        return Outcome(Review((), (), (), chosen.student_model or "none", None, prompt_id(), Usage()), ())
     heard = asyncio.run(
         interview(
             change,
@@ -147,11 +153,12 @@ def _ask(change: git.LocalChange, policy: Policy, chosen: settings.Settings) -> 
         )
     )
     for warning in heard.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     return heard.outcome
 
 
-def _print(done: Review, options: Options) -> None:
+def show(done: Review, options: Options) -> None:
+    """Print a review on stdout, in the format that was asked for."""
     if options.output_format == "text":
         terminal.render(done, show_hidden=options.show_hidden, console=terminal.stdout_console())
         return
@@ -164,18 +171,22 @@ def _print(done: Review, options: Options) -> None:
     sys.stdout.write(formats[options.output_format]())
 
 
-def _exit_code(outcome: Outcome, fail_on: Severity | None) -> int:
+def exit_code(outcome: Outcome, fail_on: Severity | None, *, earlier: Iterable[Finding] = ()) -> int:
+    """What the command ends with; `earlier` are findings that stand already and count for `fail_on` as well."""
     if outcome.errors or not outcome.review.complete:
         return INCOMPLETE
-    if fail_on is not None and any(finding.severity >= fail_on for finding in outcome.review.shown):
+    standing = (*outcome.review.shown, *earlier)
+    if fail_on is not None and any(finding.severity >= fail_on for finding in standing):
         return FAIL_ON_REACHED
     return DONE
 
 
-def _complain(error: Exception, code: int) -> int:
-    _say(f"error: {error}")
+def complain(error: Exception, code: int) -> int:
+    """Say what went wrong, and give back the exit code for it."""
+    say(f"error: {error}")
     return code
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the person at the terminal; stdout is for the report."""
     print(terminal.printable_lines(text), file=sys.stderr)  # noqa: T201 -- a command line speaks on stderr
