@@ -8,18 +8,20 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from bot.complaints import Complaints
 from bot.desk import Due
 from bot.domain import MergeRef
-from bot.forge import Forge, ForgeError
+from bot.forge import Forge, ForgeError, ForgeUnreachable
 from bot.jobs import BEAT_SECONDS, Worker
 from bot.step import Wait, now
-from bot.store import Store, StoreError
+from bot.store import Project, Store, StoreError
 
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.1
 RESCUE_SECONDS = 30.0
 CATCH_UP_SECONDS = 600.0
+HOOKS_SECONDS = 600.0
 EXPIRE_SECONDS = 6 * 3600.0
 FORGET_SECONDS = 600.0
 _ATTENDED = timedelta(hours=1)  # the record of an event holds who wrote what; it is needed as long as it runs
@@ -65,17 +67,18 @@ class Clerk:
 
     def _run(self) -> None:
         due = dict.fromkeys((name for name, _, _ in self._rhythms), 0.0)
-        complained: dict[str, str] = {}
+        complaints = Complaints()
         while not self._stop.wait(TICK_SECONDS):
             self._last_tick = time.monotonic()
             for name, seconds, act in self._rhythms:
                 if time.monotonic() >= due[name]:
                     due[name] = time.monotonic() + seconds
-                    _try(name, act, complained)
+                    _try(name, act, complaints)
 
     def _run_chores(self, chores: "Chores") -> None:
-        complained: dict[str, str] = {}
+        complaints = Complaints()
         rhythms = (
+            ("webhooks", HOOKS_SECONDS, chores.hooks),  # first: it finds projects to catch up with
             ("catch up", CATCH_UP_SECONDS, chores.catch_up),
             ("expire", EXPIRE_SECONDS, chores.expire),
             ("forget", FORGET_SECONDS, chores.forget),
@@ -84,23 +87,20 @@ class Clerk:
         while not self._stop.wait(1.0):
             for name, seconds, act in rhythms:
                 if time.monotonic() >= due[name]:
-                    _try(name, act, complained)
+                    _try(name, act, complaints)
                     due[name] = time.monotonic() + seconds
 
 
-def _try(name: str, act: Callable[[], object], complained: dict[str, str]) -> None:
-    """Call it; log what goes wrong, but the same words only once."""
+def _try(name: str, act: Callable[[], object], complaints: Complaints) -> None:
+    """Call it; log what goes wrong."""
     try:
         act()
     except (StoreError, ForgeError, SQLAlchemyError) as error:  # SQLAlchemy's are the durable queue's
-        if complained.get(name) != str(error):
-            log.warning("clerk", task=name, error=str(error))
-        complained[name] = str(error)
+        complaints.failed(name, error)
     except Exception:
         log.exception("clerk", task=name)
     else:
-        if complained.pop(name, None):
-            log.info("clerk", task=name, outcome="works again")
+        complaints.worked(name)
 
 
 class Chores:
@@ -109,6 +109,7 @@ class Chores:
     Args:
         forge: where merge requests are.
         store: what the bot remembers.
+        hooks: sees to the webhooks.
         sweep: makes the book of votes agree with a merge request.
         clean: removes the record of workflows (of one name, or all) that ended so long ago.
         keep: how long deliveries, reviews and votes are kept.
@@ -120,6 +121,7 @@ class Chores:
         forge: Forge,
         store: Store,
         *,
+        hooks: Callable[[], None],
         sweep: Callable[[MergeRef], object],
         clean: Callable[[timedelta, str | None], None],
         keep: timedelta,
@@ -127,10 +129,12 @@ class Chores:
     ) -> None:
         self.forge = forge
         self.store = store
+        self.hooks = hooks
         self.sweep = sweep
         self.clean = clean
         self.keep = keep
         self.debounce = debounce
+        self.complaints = Complaints()
 
     def catch_up(self) -> None:
         """Look for what no webhook told: merge requests with new commits, and votes.
@@ -138,13 +142,24 @@ class Chores:
         Whether there is anything to review is decided when their turn comes; here they are only put on the desk.
         """
         for project in self.store.projects():
-            begun = now()
-            since = (project.swept_at or begun - _FIRST_LOOK_BACK) - _OVERLAP
-            for merge in self.forge.updated_since(project.id, since):
-                self.store.ask(Due(merge.ref, now(), "catch up", wait=self.debounce))  # a push may wait there already
-                if isinstance(said := self.sweep(merge.ref), Wait):
-                    log.info("sweep waits", merge=str(merge.ref), why=said.why)
-            self.store.swept(project.id, begun)
+            task = f"catch up with {project.path}"
+            try:
+                self._catch_up(project)
+            except ForgeUnreachable:
+                raise
+            except ForgeError as error:  # one that was deleted must not hold up the others
+                self.complaints.failed(task, error)
+            else:
+                self.complaints.worked(task)
+
+    def _catch_up(self, project: Project) -> None:
+        begun = now()
+        since = (project.swept_at or begun - _FIRST_LOOK_BACK) - _OVERLAP
+        for merge in self.forge.updated_since(project.id, since):
+            self.store.ask(Due(merge.ref, now(), "catch up", wait=self.debounce))  # a push may wait there already
+            if isinstance(said := self.sweep(merge.ref), Wait):
+                log.info("sweep waits", merge=str(merge.ref), why=said.why)
+        self.store.swept(project.id, begun)
 
     def expire(self) -> None:
         """Remove what is older than it is kept."""

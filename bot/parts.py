@@ -5,6 +5,7 @@ import secrets
 from pydantic import SecretStr
 
 from bot.gitlab import GitLabAdmin, GitLabForge
+from bot.hook import Wanted
 from bot.local.files import write_private
 from bot.settings import SECRETS, Settings
 from bot.store import Store
@@ -123,6 +124,11 @@ def open_admin(chosen: Settings) -> GitLabAdmin:
     """
     url, token = _gitlab(chosen)
     return GitLabAdmin(url, token, ca_file=chosen.gitlab_ca_file)
+
+
+def wanted_hook(chosen: Settings, url: str, verify: bool) -> Wanted:  # noqa: FBT001 -- it is what the store remembers
+    """What a webhook of the bot's shall be that goes to this address, by the settings."""
+    return Wanted(url, value(chosen.webhook_secret), value(chosen.webhook_signing_key), verify)
 
 
 def _gitlab(chosen: Settings) -> tuple[str, str]:

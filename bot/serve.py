@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -18,11 +19,23 @@ from bot.gitlab import GitLabForge
 from bot.interview import connect, find_endpoint
 from bot.jobs import Jobs, Patience, Worker, forget_workflows, system_database
 from bot.merge_review import MergeReview
-from bot.parts import hidden_values, lacks_gitlab, lacks_secret, on_server, open_forge, ready_store, salt, value
+from bot.parts import (
+    hidden_values,
+    lacks_gitlab,
+    lacks_secret,
+    on_server,
+    open_admin,
+    open_forge,
+    ready_store,
+    salt,
+    value,
+    wanted_hook,
+)
 from bot.ready import Check
 from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.telemetry import Metrics, set_up_logging
+from bot.upkeep import Upkeep
 from bot.webhook import Secrets
 
 log = structlog.get_logger()
@@ -117,6 +130,7 @@ def _clerk(chosen: Settings, store: Store, forge: GitLabForge, worker: Worker) -
     chores = Chores(
         forge,
         store,
+        hooks=Upkeep(open_admin(chosen), store, partial(wanted_hook, chosen)).look_after,
         sweep=worker.jobs.conversation.sweep,
         clean=forget_workflows,
         keep=timedelta(days=chosen.retention_days),

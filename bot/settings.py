@@ -39,7 +39,7 @@ class SettingsError(ValueError):
         self.problems = tuple(problems)
 
 
-def _check_address(url: str, *, instead: str, example: str) -> str:
+def check_address(url: str, *, instead: str, example: str) -> str:
     """An http address without anything that could be a secret; `instead` says where that belongs."""
     if "@" in url:
         raise ValueError(f"must hold no user name and no password: {instead}")
@@ -56,14 +56,14 @@ def _check_address(url: str, *, instead: str, example: str) -> str:
 
 
 def _check_student_url(url: str) -> str:
-    url = _check_address(url, instead=f"the key belongs in {PREFIX}STUDENT_API_KEY", example="http://127.0.0.1:8000/v1")
+    url = check_address(url, instead=f"the key belongs in {PREFIX}STUDENT_API_KEY", example="http://127.0.0.1:8000/v1")
     if not url.endswith("/v1"):
         raise ValueError(f"must end in /v1: write {url}/v1")
     return url
 
 
 def _check_gitlab_url(url: str) -> str:
-    return _check_address(url, instead=f"the token belongs in {PREFIX}GITLAB_TOKEN", example="https://gitlab.example")
+    return check_address(url, instead=f"the token belongs in {PREFIX}GITLAB_TOKEN", example="https://gitlab.example")
 
 
 def _check_key(key: SecretStr) -> SecretStr:

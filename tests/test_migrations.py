@@ -80,7 +80,7 @@ def test_several_at_once_migrate_one_after_the_other(database_url: str) -> None:
         store.close()
 
 
-def test_check_says_what_to_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_says_what_to_do(store: Store) -> None:
     with pytest.raises(StoreError, match="has no tables yet: run `apprentice migrate`"):
         store.check()
     store.migrate()
