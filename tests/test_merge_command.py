@@ -47,7 +47,7 @@ class Place:
 
     def review(self, *arguments: str, url: str | None = None, **settings: str) -> Ran:
         given = self.settings | settings
-        return apprentice("review", url or self.merge.web_url, *arguments, folder=self.folder, **given)
+        return apprentice("review", url or self.merge.web_url, *arguments, folder=self.folder, stdin=b"", **given)
 
     def policy(self, text: str) -> None:
         self.project.push("main", {".apprentice.yml": text})
@@ -238,14 +238,15 @@ def test_what_gitlab_takes_nowhere_stands_in_the_summary(here: Place, monkeypatc
     assert here.statuses == [("apprentice", "failed")]
 
 
-def test_after_a_lost_answer_the_next_try_goes_on(here: Place) -> None:
-    here.gitlab.faults.add("timeout", method="PUT", seconds=0.01)
-    here.gitlab.faults.add("500_after", method="POST", pattern="bulk_publish")
-    here.gitlab.faults.publish_breaks_after = 1
+def test_after_gitlab_failed_half_way_the_next_try_goes_on(here: Place) -> None:
+    here.gitlab.faults.add("500_after", times=1, method="POST", pattern="bulk_publish")
+    here.gitlab.faults.add("500", method="POST", pattern="/notes$")
     first = here.review("--post")
     here.gitlab.faults.clear()
     assert here.review("--post").code == 0
-    assert sorted(note.position.new_path for note in here.notes if note.position) == ["pay.py", "tax.py"], first.err
+    assert first.code == 3
+    assert {note.position.new_path for note in here.notes if note.position} == {"pay.py", "tax.py"}
+    assert len(here.notes) == 2
     assert len(here.summaries) == 1
 
 
@@ -262,17 +263,17 @@ def test_nothing_is_posted_on_what_is_not_open(here: Place) -> None:
 def test_nothing_is_posted_on_what_moved_on_during_the_review(tmp_path: Path, change: str) -> None:
     def answer(request: Request) -> Said:
         if change == "closed":
-            here.merge.close()
-        elif len(here.merge.versions) == 1:
-            here.project.push("pay", {"pay.py": PAY + "# more\n"})
+            made.merge.close()
+        elif len(made.merge.versions) == 1:
+            made.project.push("pay", {"pay.py": PAY + "# more\n"})
         return careful(request)
 
-    with place(tmp_path, answer) as here:
-        ran = here.review("--post")
+    with place(tmp_path, answer) as made:
+        ran = made.review("--post")
         assert ran.code == 3
         assert "pay.py:2" in ran.out
         assert ("is closed" if change == "closed" else "has new commits. Run it again") in ran.err
-        assert not here.wrote
+        assert not made.wrote
 
 
 def test_nothing_is_posted_when_the_student_is_lost(tmp_path: Path) -> None:
