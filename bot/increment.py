@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bot.diff import FileDiff, Hunk, LineKind
+from bot.diff import Change, FileDiff, Hunk, LineKind
 
 
 def narrow(whole: Sequence[FileDiff], newer: Iterable[FileDiff]) -> tuple[FileDiff, ...]:
@@ -16,16 +16,20 @@ def narrow(whole: Sequence[FileDiff], newer: Iterable[FileDiff]) -> tuple[FileDi
         whole: the change from base to head.
         newer: what its commits changed from an earlier head to the same head.
     """
-    touched = {file.new_path: _touched(file) for file in newer if file.new_path is not None}
-    return tuple(kept for file in whole if (kept := _kept(file, touched)) is not None)
+    later = {file.new_path: file for file in newer if file.new_path is not None}
+    return tuple(kept for file in whole if (kept := _kept(file, later)) is not None)
 
 
-def _kept(file: FileDiff, touched: dict[str, set[int]]) -> FileDiff | None:
-    if file.new_path not in touched:
+def _kept(file: FileDiff, later: dict[str, FileDiff]) -> FileDiff | None:
+    if file.new_path not in later:
         return None
     if not file.hunks:  # it cannot be read, or only its name or mode changed: that is for others to say
         return file
-    hunks = tuple(hunk for hunk in file.hunks if _meets(hunk, touched[file.new_path]))
+    newer = later[file.new_path]
+    if not newer.hunks and newer.change is not Change.RENAMED:  # nobody shows what changed: it was binary before
+        return file
+    touched = _touched(newer)
+    hunks = tuple(hunk for hunk in file.hunks if _meets(hunk, touched))
     return replace(file, hunks=hunks) if hunks else None
 
 
