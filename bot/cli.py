@@ -232,6 +232,55 @@ def forget(
             typer.echo(f"{table:<16}{count:>8} removed")
 
 
+@app.command()
+def connect(
+    target: Annotated[
+        str, typer.Argument(metavar="GROUP_OR_PROJECT", help="Its full path (team/tools/shop), number or page.")
+    ],
+    *,
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="Where GitLab reaches the bot, like https://bot.example.")
+    ],
+    verify: Annotated[
+        bool,
+        typer.Option("--verify-tls/--no-verify-tls", help="Whether GitLab verifies the bot's certificate."),
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Let GitLab send a project's or a whole group's events to the bot.
+
+    Makes the webhooks, or repairs those that are there: one of the group where GitLab has that (Premium, role Owner),
+    else one for each of its projects (role Maintainer), those of subgroups too. The bot remembers them, so run it
+    where `apprentice serve` runs, with the same settings: that one then connects new projects of a group by itself.
+    It may be run again at any time.
+
+    Exit codes: 0 done; 2 the settings or the command line are wrong; 3 GitLab or the database could not be used, or
+    not for all projects (those that could be done are done).
+    """
+    from bot import connect as connecting  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    with _told() as chosen:
+        raise typer.Exit(connecting.run(chosen, target=target, url=url, verify=verify, dry_run=dry_run))
+
+
+@app.command()
+def doctor(
+    *,
+    project: Annotated[
+        str | None,
+        typer.Option("--project", metavar="PATH", help="Look at this project, not at all that are connected."),
+    ] = None,
+) -> None:
+    """Check what the bot needs, and say how to mend what is wrong. Changes nothing.
+
+    Exit codes: 0 nothing failed; 1 a check failed; 2 the settings or the command line are wrong.
+    """
+    from bot import doctor as surgery  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    with _told() as chosen:
+        raise typer.Exit(surgery.run(chosen, project=project))
+
+
 @votes_app.command()
 def export() -> None:
     """Write all votes as JSON lines on stdout; people stand there under a pseudonym."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +14,11 @@ from bot.gitlab.api import Api
 from bot.gitlab.door import Door
 from bot.hook import Delivery, Hook, Wanted
 
+DEVELOPER, MAINTAINER = 30, 40
+"""Levels: who may review, and who may make webhooks."""
+
 _DELIVERIES = 20
+_SOON = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,10 @@ class TokenInfo:
     name: str
     scopes: tuple[str, ...]
     expires_on: date | None
+
+    def expires_soon(self, today: date) -> bool:
+        """Whether it is time to renew it."""
+        return self.expires_on is not None and self.expires_on - today <= _SOON
 
 
 @dataclass(frozen=True, slots=True)
