@@ -19,7 +19,7 @@ from bot.gitlab.admin import DEVELOPER, MAINTAINER, Group, Place, Project
 from bot.hook import Change, Delivery, Hook, decide, find
 from bot.interview import Endpoint, connect, find_endpoint
 from bot.settings import Settings, SettingsError
-from bot.store import Store, StoreError
+from bot.store import StoreError
 from bot.store import values as stored
 from bot.student import Student
 from bot.target import TargetError, read_target
@@ -54,6 +54,14 @@ class Line:
     words: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What is connected, as the database has it."""
+
+    groups: tuple[stored.Group, ...] = ()
+    projects: tuple[stored.Project, ...] = ()
+
+
 def run(chosen: Settings, *, project: str | None) -> int:
     """Print all checks; returns the exit code.
 
@@ -84,9 +92,9 @@ def examine(chosen: Settings, key: int | str | None) -> Iterator[Line]:
     yield _secret(chosen)
     if parts.on_server(chosen):
         yield _salt(chosen)
-    line, store = _database(chosen)
+    line, memory = _database(chosen)
     yield line
-    yield from _gitlab(chosen, store, key)
+    yield from _gitlab(chosen, memory, key)
     yield from _student(chosen)
 
 
@@ -118,24 +126,25 @@ def _salt(chosen: Settings) -> Line:
     return Line("vote salt", Mark.OK, "set")
 
 
-def _database(chosen: Settings) -> tuple[Line, Store | None]:
-    """Whether it can be used; the store, where it can."""
+def _database(chosen: Settings) -> tuple[Line, _Memory | None]:
+    """Whether it can be used, and what stands there; None where it cannot be read."""
     name = "database"
     try:
         store = parts.existing_store(chosen)
         if store is None:
             words = f"there is none yet: the first `apprentice serve` or `connect` makes it in {chosen.data_dir}"
-            return Line(name, Mark.WARNING, words), None
+            return Line(name, Mark.WARNING, words), _Memory()
         store.check()
+        memory = _Memory(store.groups(), store.projects())
     except StoreError as error:
         return Line(name, Mark.FAILED, str(error)), None
-    return Line(name, Mark.OK, store.name), store
+    return Line(name, Mark.OK, store.name), memory
 
 
 # --- GitLab
 
 
-def _gitlab(chosen: Settings, store: Store | None, key: int | str | None) -> Iterator[Line]:
+def _gitlab(chosen: Settings, memory: _Memory | None, key: int | str | None) -> Iterator[Line]:
     needing = ("token", "clock", "user", "projects")
     if lacking := parts.lacks_gitlab(chosen):
         yield Line("GitLab", Mark.FAILED, "; ".join(lacking))
@@ -148,7 +157,7 @@ def _gitlab(chosen: Settings, store: Store | None, key: int | str | None) -> Ite
             yield Line("GitLab", Mark.OK, f"{version} at {chosen.gitlab_url}")
             yield _checked("token", lambda: _token(admin))
             yield _checked("clock", lambda: _clock(admin, signed=chosen.webhook_signing_key is not None))
-            yield from _user(chosen, admin, store, key)
+            yield from _user(chosen, admin, memory, key)
     except ForgeDenied as error:
         yield Line("GitLab", Mark.OK, f"answers at {chosen.gitlab_url}")
         yield Line("token", Mark.FAILED, str(error))
@@ -197,7 +206,7 @@ def _clock(admin: GitLabAdmin, *, signed: bool) -> Line:
     return Line(name, Mark.WARNING, words)
 
 
-def _user(chosen: Settings, admin: GitLabAdmin, store: Store | None, key: int | str | None) -> Iterator[Line]:
+def _user(chosen: Settings, admin: GitLabAdmin, memory: _Memory | None, key: int | str | None) -> Iterator[Line]:
     try:
         me = admin.me()
     except ForgeError as error:
@@ -205,7 +214,10 @@ def _user(chosen: Settings, admin: GitLabAdmin, store: Store | None, key: int | 
         yield from _skipped("the user", "projects")
         return
     yield Line("user", Mark.OK, f"@{me.username}")
-    yield from _Round(chosen, admin, me, store).lines(key)
+    if memory is None and key is None:
+        yield from _skipped("the database", "projects")
+    else:
+        yield from _Round(chosen, admin, me, memory or _Memory()).lines(key)
 
 
 class _Round:
@@ -215,15 +227,15 @@ class _Round:
         chosen: the settings.
         admin: GitLab.
         me: the token's user.
-        store: what the bot remembers; None: that cannot be read.
+        memory: what is connected, as far as that can be read.
     """
 
-    def __init__(self, chosen: Settings, admin: GitLabAdmin, me: Person, store: Store | None) -> None:
+    def __init__(self, chosen: Settings, admin: GitLabAdmin, me: Person, memory: _Memory) -> None:
         self.chosen = chosen
         self.admin = admin
         self.me = me
-        self.groups = store.groups() if store else ()
-        self.projects = {project.id: project for project in (store.projects() if store else ())}
+        self.groups = memory.groups
+        self.projects = {project.id: project for project in memory.projects}
 
     def lines(self, key: int | str | None) -> Iterator[Line]:
         """The checks of one project, or of all that are connected."""
