@@ -13,10 +13,11 @@ import typer
 
 from bot import parts
 from bot.endpoint import StudentError, UnknownModel
-from bot.forge import ForgeDenied, ForgeError, ForgeRefused, NotFound, Person
+from bot.forge import ForgeDenied, ForgeError, NotFound, Person
 from bot.gitlab import GitLabAdmin
 from bot.gitlab.admin import DEVELOPER, MAINTAINER, Group, Place, Project
-from bot.hook import Change, Delivery, Hook, decide, find
+from bot.hanger import deliveries
+from bot.hook import Change, Delivery, decide, find
 from bot.interview import Endpoint, connect, find_endpoint
 from bot.settings import Settings, SettingsError
 from bot.store import StoreError
@@ -303,21 +304,13 @@ class _Round:
         hook = find(hooks, url, made)
         if hook is None:
             return Line(name, Mark.FAILED, f"it is gone: {_connect(place.path, url, verify=verify)} makes a new one")
-        deliveries = self._deliveries(place, hook)
-        decision = decide(
-            hook, parts.wanted_hook(self.chosen, url, verify), deliveries[0].status if deliveries else None
-        )
+        newest = deliveries(self.admin, place, hook)
+        decision = decide(hook, parts.wanted_hook(self.chosen, url, verify), newest[0].status if newest else None)
         if isinstance(decision, Change):
             way_out = f"{_connect(place.path, url, verify=verify)} repairs that"
             return Line(name, Mark.FAILED, f"{hook.id} to {url}: {', '.join(decision.faults)}. {way_out}")
-        mark, words = _delivered(deliveries, url)
+        mark, words = _delivered(newest, url)
         return Line(name, mark, f"{hook.id} to {url}, {words}")
-
-    def _deliveries(self, place: Place, hook: Hook) -> Sequence[Delivery]:
-        try:
-            return self.admin.deliveries(place, hook.id)
-        except (NotFound, ForgeRefused):  # GitLab before 17.3
-            return ()
 
 
 def _around(group: stored.Group, path: str) -> bool:
@@ -335,11 +328,11 @@ def _ways(known: stored.Project | None) -> str:
     return f"is there one{where}?"
 
 
-def _delivered(deliveries: Sequence[Delivery], url: str) -> tuple[Mark, str]:
+def _delivered(newest: Sequence[Delivery], url: str) -> tuple[Mark, str]:
     """What the newest deliveries show, and the way out."""
-    if not deliveries:
+    if not newest:
         return Mark.OK, "nothing was delivered yet"
-    last = deliveries[0]
+    last = newest[0]
     if last.status is None:
         words = "GitLab did not reach it at the last delivery: is the bot up, does GitLab's machine know the name and "
         words += "get through to it, and does it trust the certificate (`connect` with --no-verify-tls)?"
@@ -350,9 +343,9 @@ def _delivered(deliveries: Sequence[Delivery], url: str) -> tuple[Mark, str]:
         return Mark.FAILED, f"which answered {last.status} to the last delivery: {way_out}"
     if last.seconds is not None and last.seconds > SLOW_SECONDS:
         return Mark.WARNING, f"which took {last.seconds:.1f} s for the last delivery; GitLab gives up after 10"
-    bad = sum(each.status is None or each.status >= HTTPStatus.BAD_REQUEST for each in deliveries)
+    bad = sum(each.status is None or each.status >= HTTPStatus.BAD_REQUEST for each in newest)
     if bad:
-        return Mark.WARNING, f"last delivery {last.status}, but {bad} of the last {len(deliveries)} failed"
+        return Mark.WARNING, f"last delivery {last.status}, but {bad} of the last {len(newest)} failed"
     return Mark.OK, f"last delivery {last.status}"
 
 

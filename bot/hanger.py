@@ -1,11 +1,12 @@
 """Hang up the bot's webhooks: make what is missing, repair what is not right, wake what GitLab has switched off."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.forge import ForgeError, ForgeRefused, ForgeUnreachable, NotFound
 from bot.gitlab import GitLabAdmin
 from bot.gitlab.admin import Place
-from bot.hook import Add, Change, Decision, Hook, Keep, Wanted, decide, find, not_taken
+from bot.hook import Add, Change, Decision, Delivery, Hook, Keep, Wanted, decide, find, not_taken
 
 _SAMPLES = ("merge_requests_events", "push_events")  # the bot takes a push, too, and does nothing about it
 _NO_SAMPLE = "Ensure "  # how GitLab's answer begins where there is nothing to make a sample of
@@ -70,7 +71,8 @@ class Hanger:
         hook = find(self.admin.hooks(place), wanted.url, known)
         decision = decide(hook, wanted)
         if isinstance(decision, Keep):
-            return decide(hook, wanted, last_status(self.admin, place, decision.hook))
+            newest = deliveries(self.admin, place, decision.hook)
+            return decide(hook, wanted, newest[0].status if newest else None)
         return decision
 
     def _act(self, place: Place, wanted: Wanted, decision: Decision) -> Hung:
@@ -113,13 +115,12 @@ class Hanger:
         )
 
 
-def last_status(admin: GitLabAdmin, place: Place, hook: Hook) -> int | None:
-    """The status of a webhook's last delivery; None where there was none, or GitLab (before 17.3) does not tell."""
+def deliveries(admin: GitLabAdmin, place: Place, hook: Hook) -> Sequence[Delivery]:
+    """The newest deliveries of a webhook, newest first; none where GitLab (before 17.3) does not tell."""
     try:
-        newest = admin.deliveries(place, hook.id)
-    except (NotFound, ForgeRefused):
-        return None
-    return newest[0].status if newest else None
+        return admin.deliveries(place, hook.id)
+    except NotFound:
+        return ()
 
 
 def _planned(decision: Decision) -> Hung:

@@ -187,6 +187,16 @@ def test_a_webhook_that_cannot_be_tested(place: Place) -> None:
     assert place.remembered() == [("team/shop", 1, URL)]
 
 
+def test_a_gitlab_that_cannot_test_webhooks(place: Place) -> None:
+    place.gitlab.settings.hook_tests = place.gitlab.settings.hook_events = place.gitlab.settings.own_tokens = False
+    project = place.project("team/shop")
+    with_merge_request(project)
+    place.connect("team/shop")
+    assert "already right" in place.connect("team/shop").out
+    project.hooks[0].failures = 40
+    assert "press Test at it in GitLab" in place.connect("team/shop", code=3).out
+
+
 def test_an_older_gitlab_is_not_asked_for_what_it_does_not_know(place: Place) -> None:
     place.gitlab.settings.emoji_hooks = place.gitlab.settings.signing_tokens = False
     place.given["APPRENTICE_WEBHOOK_SIGNING_KEY"] = SIGNING

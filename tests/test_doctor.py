@@ -257,6 +257,36 @@ def test_a_token_without_the_scope(place: Place) -> None:
     assert said["user"] == "ok @apprentice"
 
 
+def test_an_older_gitlab(place: Place, shop: stand_in.Project) -> None:
+    delivered(shop, 500)
+    place.gitlab.settings.own_tokens = place.gitlab.settings.hook_events = False
+    said = place.doctor()
+    assert said["token"] == "warning this GitLab (before 15.5) does not tell its scopes and its last day"
+    assert said["webhook of team/shop"].endswith("nothing was delivered yet")
+
+
+@pytest.mark.parametrize(
+    ("path", "check", "skipped"),
+    [
+        ("/user$", "user", ["projects"]),
+        ("/members/all/", "role in team/shop", ["webhook of team/shop"]),
+        ("/hooks$", "webhook of team/shop", []),
+        ("/personal_access_tokens/self", "token", []),
+    ],
+)
+def test_a_gitlab_that_fails_at_one_thing(
+    place: Place, shop: stand_in.Project, path: str, check: str, skipped: list[str]
+) -> None:
+    place.gitlab.faults.add("500", pattern=path)
+    if "members" in path:
+        del shop.members[place.gitlab.bot.id]
+        shop.private = False
+    said = place.doctor(code=1)
+    assert said[check].startswith("FAILED GET ")
+    assert all(said[name].startswith("skipped ") for name in skipped)
+    assert said["model"].startswith("ok ")
+
+
 # --- projects
 
 

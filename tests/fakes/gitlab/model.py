@@ -253,6 +253,8 @@ class Settings:
         emoji_hooks: GitLab 16.4 and later.
         file_positions: GitLab 16.4 and later.
         raw_diffs: GitLab 17.9 and later.
+        hook_events: the deliveries of hooks can be read, in GitLab 17.3 and later; `hook_tests`: 16.11 and later.
+        own_tokens: a token can be read by itself, in GitLab 15.5 and later.
         hook_timeout: seconds that a receiver may take.
         hook_failures: so many failures in a row switch a hook off for a while; None: never.
         external_url: what GitLab believes its own address is (in links and hooks); None: where it listens.
@@ -268,6 +270,9 @@ class Settings:
     emoji_hooks: bool = True
     file_positions: bool = True
     raw_diffs: bool = True
+    hook_events: bool = True
+    hook_tests: bool = True
+    own_tokens: bool = True
     hook_timeout: float = 10.0
     hook_failures: int | None = 4
     external_url: str | None = None

@@ -112,6 +112,7 @@ def remove(call: Call) -> Answer:
 @route("POST", "/groups/:group/hooks/:hook/test/:trigger")
 def test(call: Call) -> Answer:
     """Send a sample made of what is in the project, at once."""
+    _since(known=call.gitlab.settings.hook_tests)
     place = _Place(call)
     one, trigger = place.hook(call), call.path["trigger"]
     if trigger not in (*EVENTS, *OTHER_EVENTS):
@@ -128,6 +129,12 @@ def test(call: Call) -> Answer:
         return Answer(201, {"message": "201 Created"})
 
     return Answer(later=send)
+
+
+def _since(*, known: bool) -> None:
+    """Answer as an older GitLab does where there is no such route."""
+    if not known:
+        raise Refused(404, {"error": "404 Not Found"})
 
 
 def _first(call: Call, place: _Place) -> Project:
@@ -171,6 +178,7 @@ def _sample(call: Call, project: Project, trigger: str) -> JSON:
 @route("GET", "/projects/:id/hooks/:hook/events")
 @route("GET", "/groups/:group/hooks/:hook/events")
 def events(call: Call) -> Answer:
+    _since(known=call.gitlab.settings.hook_events)
     one = _Place(call).hook(call)
     return pages(reversed(one.deliveries), entities.delivery)
 

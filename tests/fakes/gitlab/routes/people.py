@@ -45,6 +45,8 @@ def one_user(call: Call) -> Answer:
 @route("GET", "/personal_access_tokens/self")
 def own_token(call: Call) -> Answer:
     call.sign_in()
+    if not call.gitlab.settings.own_tokens:
+        raise not_found()
     assert call.token
     return Answer(body=entities.token(call.token))
 
