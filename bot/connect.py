@@ -190,7 +190,7 @@ class _Connecting:
         typer.echo(f"{told} (a dry run: nothing was changed)" if self.hanger.dry else told)
         if self.denied:
             typer.echo(
-                f"Where rights lack: make @{self.me.username} a Maintainer (of the project or of a group around it) and "
+                f"Where rights lack: make @{self.me.username} a Maintainer (of the project or a group around it) and "
                 "run this again. Or let a Maintainer make the webhook by hand (Settings > Webhooks): URL "
                 f"{self.wanted.url}, the secret of APPRENTICE_WEBHOOK_SECRET, for comments, emoji and merge requests. "
                 "As a Developer the bot reviews without it, too, but looks for news every ten minutes only."

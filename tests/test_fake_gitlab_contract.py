@@ -478,6 +478,7 @@ UNCOVERED = """
     HEAD /projects/:id/repository/files/:path/raw
     GET /groups/:group/hooks/:hook/events
     POST /groups/:group/hooks/:hook/events/:event/resend
+    POST /groups/:group/hooks/:hook/test/:trigger
 """
 
 
