@@ -1,19 +1,31 @@
 """What people say and do on a merge request: commands, votes, its end, in steps (`bot.step`)."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
 
 from bot import command, thread
 from bot.desk import Due
-from bot.domain import MergeRef, VoteOrigin
+from bot.domain import MergeRef, Vote, VoteOrigin
 from bot.event import EmojiGiven, Event, MergeRequestChanged, NoteWritten, TokenExpiring, Trigger
-from bot.feedback import Ballot, pseudonym, read_emoji, vote_by_award, vote_by_reply, votes_by_outcome
+from bot.feedback import (
+    OUTCOMES,
+    Ballot,
+    Opinion,
+    pseudonym,
+    read_emoji,
+    vote,
+    vote_by_award,
+    vote_by_reply,
+    votes_by_outcome,
+)
 from bot.forge import Discussion, Forge, MergeRequest, Note
 from bot.merge_review import read_policy
 from bot.policy import Policy, PolicyError
 from bot.step import Done, End, Wait, guarded, now
 from bot.store import Store, StoredFinding
+from bot.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -27,12 +39,14 @@ class Conversation:
         forge: where merge requests are.
         store: what the bot remembers.
         salt: the secret behind voters' pseudonyms.
+        metrics: where votes are counted that were cast while the bot listened.
     """
 
-    def __init__(self, forge: Forge, store: Store, salt: str) -> None:
+    def __init__(self, forge: Forge, store: Store, salt: str, metrics: Metrics) -> None:
         self.forge = forge
         self.store = store
         self.salt = salt
+        self.metrics = metrics
 
     def due(self, told: Event, debounce: timedelta) -> Due | None:
         """The review that an event makes due by itself; None where it must be attended to."""
@@ -143,6 +157,8 @@ class Conversation:
         if stored is None or stored.note is None:
             self._answer(told, where, command.NOT_IN_THREAD)
             return
+        ballot = self._ballot(self.forge.merge_request(told.ref), stored.fingerprint)
+        self._cast(vote(told.author, Opinion(up=False), VoteOrigin.REPLY, told.at, ballot), f"note {told.note}")
         self.forge.delete_note(told.ref, where.id, stored.note)
         self._answer(told, where, command.FORGOTTEN)
 
@@ -159,8 +175,14 @@ class Conversation:
         if stored is None:
             return
         note = Note(told.note, told.author, told.body, system=False, created_at=told.at)
-        if vote := vote_by_reply(note, self._ballot(self.forge.merge_request(told.ref), stored.fingerprint)):
-            self.store.add_vote(vote, source=f"note {told.note}")
+        ballot = self._ballot(self.forge.merge_request(told.ref), stored.fingerprint)
+        self._cast(vote_by_reply(note, ballot), f"note {told.note}")
+
+    def _cast(self, said: Vote | None, source: str, name: str = "") -> None:
+        """Keep a vote of which a webhook told, where it is one."""
+        if said is not None:
+            self.store.add_vote(said, source=source, name=name)
+            self.metrics.votes.labels(said.origin.value, "up" if said.up else "down").inc()
 
     def _count(self, told: EmojiGiven) -> None:
         fingerprint = self._fingerprint(told)
@@ -171,8 +193,8 @@ class Conversation:
             voter = pseudonym(told.award.person.id, self.salt)
             self.store.remove_vote(told.ref, fingerprint, voter, VoteOrigin.EMOJI, source=source)
             return
-        if vote := vote_by_award(told.award, self._ballot(self.forge.merge_request(told.ref), fingerprint)):
-            self.store.add_vote(vote, source=source, name=told.award.name)
+        ballot = self._ballot(self.forge.merge_request(told.ref), fingerprint)
+        self._cast(vote_by_award(told.award, ballot), source, told.award.name)
 
     def _fingerprint(self, told: EmojiGiven) -> str | None:
         """The finding that an emoji is about, by our own book alone: anybody can write a note with a marker."""
@@ -188,38 +210,49 @@ class Conversation:
         threads = thread.own_threads(self.forge.discussions(ref), self.forge.me().id)
         by_id = {own.discussion.id: own for own in threads}
         read = self.forge.read_change(merge)
+        author_weight = self._policy(merge).author_weight
         for stored in posted:
             own = by_id.get(stored.discussion or "")
             if own is None or stored.note is None:
                 continue
-            ballot = self._ballot(merge, stored.fingerprint)
+            ballot = self._ballot(merge, stored.fingerprint, author_weight)
             self._sweep_awards(ref, stored.note, ballot)
             for reply in own.replies:
-                if vote := vote_by_reply(reply, ballot):
-                    self.store.add_vote(vote, source=f"note {reply.id}")
-            stands = thread.stands(stored.finding, read)
-            merged = merge.state == "merged"
-            for vote in votes_by_outcome(own.discussion, ballot, stands=stands, merged=merged, at=now()):
-                self.store.add_vote(vote)
+                if said := vote_by_reply(reply, ballot):
+                    self.store.add_vote(said, source=f"note {reply.id}")
+            if (stands := thread.stands(stored.finding, read)) is not None:
+                merged = merge.state == "merged"
+                outcomes = votes_by_outcome(own.discussion, ballot, stands=stands, merged=merged, at=now())
+                self._sweep_outcomes(ballot, outcomes)
         return Done()
 
     def _sweep_awards(self, ref: MergeRef, note: int, ballot: Ballot) -> None:
         there: set[str] = set()
         for award in self.forge.awards(ref, note):
-            if vote := vote_by_award(award, ballot):
+            if said := vote_by_award(award, ballot):
                 there.add(source := f"award {award.id}")
-                self.store.add_vote(vote, source=source, name=award.name)
+                self.store.add_vote(said, source=source, name=award.name)
         for cast in self.store.casts(ref, ballot.fingerprint):
             if cast.vote.origin is VoteOrigin.EMOJI and cast.source not in there:
                 self.store.remove_vote(ref, ballot.fingerprint, cast.vote.voter, VoteOrigin.EMOJI, source=cast.source)
 
-    def _ballot(self, merge: MergeRequest, fingerprint: str) -> Ballot:
+    def _sweep_outcomes(self, ballot: Ballot, outcomes: Sequence[Vote]) -> None:
+        """Keep what became of a finding, and drop what was seen earlier and holds no more."""
+        for outcome in outcomes:
+            self.store.add_vote(outcome)
+        there = {(outcome.voter, outcome.origin) for outcome in outcomes}
+        for old in (cast.vote for cast in self.store.casts(ballot.merge, ballot.fingerprint)):
+            if old.origin in OUTCOMES and (old.voter, old.origin) not in there:
+                self.store.remove_vote(ballot.merge, ballot.fingerprint, old.voter, old.origin)
+
+    def _ballot(self, merge: MergeRequest, fingerprint: str, author_weight: float | None = None) -> Ballot:
+        """Who votes on a finding; the policy is read where the author's weight is not known yet."""
         return Ballot(
             merge=merge.ref,
             fingerprint=fingerprint,
             author=merge.author,
             bot=self.forge.me().id,
-            author_weight=self._policy(merge).author_weight,
+            author_weight=self._policy(merge).author_weight if author_weight is None else author_weight,
             salt=self.salt,
         )
 

@@ -109,6 +109,7 @@ def _reason_to_skip(merge: MergeRequest, policy: Policy, desk: Desk, bot: int) -
 # --- the gate
 
 PENDING = "The review is under way"
+CANCELED = "There is no review of this commit"
 
 
 @dataclass(frozen=True, slots=True)

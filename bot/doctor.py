@@ -24,7 +24,7 @@ from bot.store import StoreError
 from bot.store import values as stored
 from bot.student import Student
 from bot.target import TargetError, read_target
-from bot.webhook import REPLAY_SECONDS, Secrets
+from bot.webhook import REPLAY_SECONDS
 
 CLOCK_SECONDS = 60.0
 """A difference of the clocks that is worth a word."""
@@ -113,8 +113,8 @@ def _secret(chosen: Settings) -> Line:
         way_out = "Make one (`openssl rand -hex 32`), and run `apprentice connect` afterwards"
         return Line(name, Mark.FAILED, f"{lacking[0]}. {way_out}")
     try:
-        secrets = Secrets(parts.value(chosen.webhook_secret), parts.value(chosen.webhook_signing_key))
-    except ValueError as error:
+        secrets = parts.webhook_secrets(chosen)
+    except SettingsError as error:
         return Line(name, Mark.FAILED, str(error))
     kinds = {"a secret token": secrets.token, "a signing key": secrets.signing_key}
     return Line(name, Mark.OK, f"{' and '.join(kind for kind, value in kinds.items() if value)} set")

@@ -23,6 +23,9 @@ WEIGHTS = {
 }
 """How much a vote counts by its origin; the strongest first."""
 
+OUTCOMES = frozenset({VoteOrigin.APPLIED, VoteOrigin.CHANGED, VoteOrigin.RESOLVED})
+"""What nobody said, but what became of a finding (`votes_by_outcome`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opinion:

@@ -96,6 +96,7 @@ class MergeRequest:
         web_url: its page.
         reviewers: ids of the people who were asked for a review.
         changes_count: how many files change, as the forge writes it: "3", or "1000+" where it stopped counting.
+        commented: False where the forge says that nobody, the bot neither, has written a note on it.
     """
 
     ref: MergeRef
@@ -111,6 +112,7 @@ class MergeRequest:
     web_url: str
     reviewers: tuple[int, ...] = ()
     changes_count: str = ""
+    commented: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,10 @@ class Publication:
     not_posted: tuple[NotPosted, ...]
 
 
+StatusState = Literal["pending", "success", "failed", "canceled"]
+"""What a commit status says; canceled: there will be no review of this head."""
+
+
 class Forge(Protocol):
     """A forge. Every method may raise a `ForgeError`; none repeats a write blindly."""
 
@@ -292,7 +298,7 @@ class Forge(Protocol):
         """A person's level in a project, inherited ones too: 30 is Developer, 40 Maintainer; 0 is none."""
         ...
 
-    def set_status(self, merge: MergeRequest, state: Literal["pending", "success", "failed"], description: str) -> None:
+    def set_status(self, merge: MergeRequest, state: StatusState, description: str) -> None:
         """Set the commit status `apprentice` of its head."""
         ...
 

@@ -7,6 +7,7 @@ A worker that comes back under its name goes on with its workflows by itself. Fo
 is `Worker.rescue`: whoever beats last finds it silent and takes over.
 """
 
+import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from bot.desk import Claim
 from bot.merge_review import MergeReview, Ready
 from bot.step import Done, End, Wait, now
 from bot.store import ReviewState, Store
+from bot.telemetry import Metrics
 
 APPLICATION = "apprentice-bot"
 VERSION = "1"
@@ -32,6 +34,7 @@ SILENT = timedelta(seconds=60)
 """A worker that has not beaten for so long is dead."""
 BEAT_SECONDS = 10.0
 _BATCH = 500
+_LONG_SECONDS = 60.0
 
 Outcome = Ready | Wait | End | Done
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Annotated[Outcome, Field(discriminator="kind")])
@@ -64,20 +67,24 @@ class Jobs(DBOSConfiguredInstance):
         reviews: the steps of a review.
         conversation: what is done about what people say.
         patience: how long to wait for what is down.
+        metrics: where what they come to is counted.
     """
 
-    def __init__(self, reviews: MergeReview, conversation: Conversation, patience: Patience) -> None:
+    def __init__(self, reviews: MergeReview, conversation: Conversation, patience: Patience, metrics: Metrics) -> None:
         super().__init__("bot")
         self.reviews = reviews
         self.conversation = conversation
         self.patience = patience
+        self.metrics = metrics
 
     @DBOS.workflow(name="review")
     def review(self, claimed: str) -> str:
         """Make the review of a claim (as JSON); says how it ended."""
         claim = _CLAIM.validate_json(claimed)
         steps = self.reviews
-        ready = self._until_done("ask", lambda tries: steps.ask(claim, tries))
+        ready = self._until_done(
+            "ask", lambda tries: steps.ask(claim, tries), long=lambda wait: steps.tell_waiting(claim, wait)
+        )
         end = ready if isinstance(ready, End) else End(ReviewState.POSTED, "")
         if isinstance(ready, Ready):
             posted = self._until_done("post", lambda _: steps.post(claim, ready))
@@ -88,7 +95,9 @@ class Jobs(DBOSConfiguredInstance):
                 self._until_done("summarise", lambda _: steps.summarise(claim, ready))
                 self._until_done("seed", lambda _: steps.seed(claim, ready))
                 self._until_done("gate", lambda _: steps.gate(claim, ready))
-        DBOS.run_step({"name": "close"}, lambda: steps.close(claim, end.state, end.why))
+        if end.state is not ReviewState.POSTED:
+            self._until_done("ungate", lambda _: steps.ungate(claim))
+        DBOS.run_step({"name": "close"}, lambda: self._close(claim, end))
         return end.state.value
 
     @DBOS.workflow(name="attend")
@@ -97,28 +106,66 @@ class Jobs(DBOSConfiguredInstance):
         heard = event.load(told)
         self._until_done("attend", lambda _: self.conversation.attend(heard))
 
-    def _until_done(self, name: str, step: Callable[[int], Outcome]) -> Outcome:
-        """Run a step, again and again as long as it says `Wait`."""
+    def _close(self, claim: Claim, end: End) -> None:
+        self.reviews.close(claim, end.state, end.why)
+        store, metrics = self.reviews.store, self.metrics
+        metrics.reviews.labels(end.state).inc()
+        review, findings = store.review(claim.workflow), store.findings_of(claim.workflow)
+        log.info(
+            "review ended",
+            workflow=claim.workflow,
+            state=end.state,
+            why=end.why,
+            shown=sum(stored.hidden is None for stored in findings),
+            hidden=sum(stored.hidden is not None for stored in findings),
+        )
+        if review is None:  # it had not begun
+            return
+        if review.finished_at is not None:
+            metrics.review_seconds.observe((review.finished_at - review.started_at).total_seconds())
+        for stored in findings:
+            metrics.findings.labels(stored.finding.severity.value, "no" if stored.hidden else "yes").inc()
+        usage = review.usage
+        metrics.student_requests.inc(usage.requests)
+        metrics.student_tokens.labels("prompt").inc(usage.prompt_tokens)
+        metrics.student_tokens.labels("cached").inc(usage.cached_tokens)
+        metrics.student_tokens.labels("completion").inc(usage.completion_tokens)
+
+    def _until_done(
+        self, name: str, step: Callable[[int], Outcome], *, long: Callable[[Wait], Outcome] | None = None
+    ) -> Outcome:
+        """Run a step, again and again as long as it says `Wait`.
+
+        Args:
+            name: the step's.
+            step: called with how often the student was asked and failed.
+            long: what is done, once, where it waits for so long that somebody should be told.
+        """
         waited, count, tries = 0.0, 0, 0
         while True:
-            spent = tries
-
-            def run() -> dict[str, object]:
-                outcome = _caught(name, lambda: step(spent))  # noqa: B023 -- it is run at once
-                told: dict[str, object] = _OUTCOME.dump_python(outcome, mode="json")
-                return told
-
-            outcome = _OUTCOME.validate_python(DBOS.run_step({"name": name}, run))
-            if isinstance(outcome, End):
-                log.warning("step ended", step=name, workflow=DBOS.workflow_id, state=outcome.state, why=outcome.why)
+            outcome = self._run(name, functools.partial(step, tries))
+            if isinstance(outcome, End) and outcome.state is ReviewState.FAILED:
+                log.warning("step failed", step=name, workflow=DBOS.workflow_id, why=outcome.why)
             if not isinstance(outcome, Wait):
                 return outcome
             if waited >= self.patience.total:
                 return End(ReviewState.FAILED, f"given up after {waited / 3600:.0f} hours: {outcome.why}")
             seconds = self.patience.wait(count) if outcome.seconds is None else outcome.seconds
             log.info("step waits", step=name, workflow=DBOS.workflow_id, seconds=seconds, why=outcome.why)
+            if long is not None and outcome.said and waited + seconds >= _LONG_SECONDS:
+                self._run(f"{name}: tell", functools.partial(long, outcome))
+                long = None
             DBOS.sleep(seconds)
             waited, count, tries = waited + seconds, count + 1, tries + outcome.spent
+
+    def _run(self, name: str, step: Callable[[], Outcome]) -> Outcome:
+        """Run a step once, or give what is recorded of it."""
+
+        def run() -> dict[str, object]:
+            told: dict[str, object] = _OUTCOME.dump_python(_caught(name, step), mode="json")
+            return told
+
+        return _OUTCOME.validate_python(DBOS.run_step({"name": name}, run))
 
 
 def _caught(name: str, step: Callable[[], Outcome]) -> Outcome:
@@ -126,7 +173,7 @@ def _caught(name: str, step: Callable[[], Outcome]) -> Outcome:
     try:
         return step()
     except Exception:
-        log.exception("step failed", step=name, workflow=DBOS.workflow_id)
+        log.exception("step broke", step=name, workflow=DBOS.workflow_id)
         return End(ReviewState.FAILED, "an internal error: the bot's log has it")
 
 
@@ -214,8 +261,9 @@ class Worker:
         return len(claims)
 
     def beat(self) -> None:
-        """Show that this worker lives."""
+        """Show that this worker lives, and how much there is to do."""
         self.store.beat(self.name, now())
+        self.jobs.metrics.inbox.set(self.store.waiting())
 
     def rescue(self) -> None:
         """Take over what dead workers have left."""
@@ -242,6 +290,7 @@ class Worker:
 def forget_workflows(older_than: timedelta, name: str | None = None) -> None:
     """Remove the record of workflows (those of one name, or all) that ended so long ago: nothing else does."""
     before = (now() - older_than).isoformat()
-    only = {"completed_before": before, "limit": _BATCH}
-    while ended := DBOS.list_workflows(name=name, **only, load_input=False, load_output=False):
+    while ended := DBOS.list_workflows(
+        name=name, completed_before=before, limit=_BATCH, load_input=False, load_output=False
+    ):
         DBOS.delete_workflows([workflow.workflow_id for workflow in ended])

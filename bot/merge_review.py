@@ -9,7 +9,7 @@ from typing import Literal
 
 from bot import summary, thread
 from bot.comment import render
-from bot.decide import PENDING, Go, NotReady, Skip, decide, status
+from bot.decide import CANCELED, PENDING, Go, NotReady, Skip, decide, status
 from bot.decide import Desk as Known
 from bot.desk import Claim, Due
 from bot.diff import FileDiff
@@ -143,14 +143,13 @@ class MergeReview:
 
     def _ask(self, claim: Claim, tries: int) -> Ready | Wait | End:
         merge = self.forge.merge_request(claim.ref)
-        try:
-            policy = self._policy(merge)
-        except PolicyError as error:
-            return self._refuse_policy(merge, error)
+        policy, mistakes = self._policy_or_mistakes(merge)
         last = self.store.last_posted(claim.ref)
         decided = decide(merge, policy, self._known(claim, last), self.forge.me().id)
         if isinstance(decided, Skip):
             return End(ReviewState.SKIPPED, decided.reason.words)
+        if mistakes:
+            return self._refuse_policy(merge, mistakes)
         if isinstance(decided, NotReady) or merge.refs is None:
             return Wait("GitLab has not prepared the diff yet")
         self.store.begin_review(
@@ -166,11 +165,11 @@ class MergeReview:
         change = MergeChange(self.forge, merge, merge.refs.head, files)
         heard = asyncio.run(interview(change, policy, self.chosen, find_endpoint(self.chosen), _silently))
         if (lost := _lost(heard.outcome)) and (isinstance(lost, _GONE) or tries < _TRIES):
-            return Wait(str(lost), spent=not isinstance(lost, _GONE))
+            return Wait(str(lost), spent=not isinstance(lost, _GONE), said=lost.reason)
         result = heard.outcome.review
         result = replace(result, not_read=(*result.not_read, *read.not_read))
         threads: tuple[thread.Thread, ...] = ()
-        if last is not None:
+        if merge.commented:
             threads = thread.own_threads(self.forge.discussions(merge.ref), self.forge.me().id)
             result = replace(result, findings=self._withheld(merge.ref, result, threads, policy))
         outdated = thread.outdated(threads, read)
@@ -189,6 +188,13 @@ class MergeReview:
         policy = read_policy(self.forge, merge)
         row = self.store.desk(merge.ref)
         return policy.with_threshold(row.threshold) if row and row.threshold else policy
+
+    def _policy_or_mistakes(self, merge: MergeRequest) -> tuple[Policy, Sequence[str]]:
+        """The policy, or the usual one and what is wrong with the file: what is not reviewed hears nothing of that."""
+        try:
+            return self._policy(merge), ()
+        except PolicyError as error:
+            return Policy(), error.problems
 
     def _known(self, claim: Claim, last: StoredReview | None) -> Known:
         row = self.store.desk(claim.ref)
@@ -213,9 +219,9 @@ class MergeReview:
         before = thread.look_back(threads, self.forge.me().id, posted=posted, votes=votes)
         return thread.withhold(result.findings, before, policy)
 
-    def _refuse_policy(self, merge: MergeRequest, error: PolicyError) -> End:
+    def _refuse_policy(self, merge: MergeRequest, mistakes: Sequence[str]) -> End:
         """Say on the merge request what is wrong with the policy file; kind words, once."""
-        self._write_summary(merge.ref, summary.policy_broken(error.problems, merge.target_branch))
+        self._write_summary(merge.ref, summary.policy_broken(mistakes, merge.target_branch))
         return End(ReviewState.FAILED, "the policy file has mistakes")
 
     def _superseded(self, ref: MergeRef) -> End:
@@ -223,6 +229,15 @@ class MergeReview:
         wait = timedelta(seconds=self.chosen.debounce_seconds)
         self.store.ask(Due(ref, now(), "its head moved during a review", wait=wait))
         return End(ReviewState.SUPERSEDED, "its head moved during the review")
+
+    def tell_waiting(self, claim: Claim, wait: Wait) -> Done | Wait | End:
+        """Say on the merge request that its review waits, and for what: somebody waits for it, too."""
+        return guarded(lambda: self._tell_waiting(claim, wait))
+
+    def _tell_waiting(self, claim: Claim, wait: Wait) -> Done:
+        refs = self._stored(claim).refs
+        self._write_summary(claim.ref, summary.waiting(wait.said, refs.head if refs else ""))
+        return Done()
 
     # --- post
 
@@ -316,6 +331,20 @@ class MergeReview:
         return Done()
 
     # --- the end
+
+    def ungate(self, claim: Claim) -> Done | Wait | End:
+        """Take back the commit status "pending" of a review that came to nothing."""
+        return guarded(lambda: self._ungate(claim))
+
+    def _ungate(self, claim: Claim) -> Done:
+        review = self.store.review(claim.workflow)
+        if review is None or review.refs is None:  # it had not begun
+            return Done()
+        merge = self.forge.merge_request(claim.ref)
+        policy, _ = self._policy_or_mistakes(merge)
+        if policy.fail_on is not None:
+            self.forge.set_status(replace(merge, refs=review.refs), "canceled", CANCELED)
+        return Done()
 
     def close(self, claim: Claim, state: ReviewState, why: str) -> None:
         """Record how it ended, and let the merge request go."""

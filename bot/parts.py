@@ -1,14 +1,16 @@
 """The parts that a bot is made of, as the settings name them: the database, GitLab, and what is missing for them."""
 
 import secrets
+from collections.abc import Callable
 
 from pydantic import SecretStr
 
 from bot.gitlab import GitLabAdmin, GitLabForge
 from bot.hook import Wanted
 from bot.local.files import write_private
-from bot.settings import SECRETS, Settings
+from bot.settings import SECRETS, Settings, SettingsError
 from bot.store import Store
+from bot.webhook import Secrets
 
 # --- what is missing
 
@@ -52,6 +54,18 @@ def salt(chosen: Settings) -> str:
     if not path.is_file():
         write_private(path, secrets.token_urlsafe(32))
     return path.read_text(encoding="utf-8")
+
+
+def webhook_secrets(chosen: Settings) -> Secrets:
+    """What GitLab's webhooks prove themselves with.
+
+    Raises:
+        SettingsError: the signing key cannot be one.
+    """
+    try:
+        return Secrets(value(chosen.webhook_secret), value(chosen.webhook_signing_key))
+    except ValueError as error:
+        raise SettingsError([f"APPRENTICE_WEBHOOK_SIGNING_KEY: {error}"]) from None
 
 
 # --- the database
@@ -106,14 +120,16 @@ def _store(chosen: Settings) -> Store:
 # --- GitLab
 
 
-def open_forge(chosen: Settings) -> GitLabForge:
+def open_forge(chosen: Settings, heard: Callable[[str, str], None] = lambda _method, _status: None) -> GitLabForge:
     """The GitLab that the settings name; `lacks_gitlab` has seen to it that they do.
+
+    `heard` is called for each request (`bot.gitlab.GitLabForge`).
 
     Raises:
         ForgeError: the CA file or the token cannot be used.
     """
     url, token = _gitlab(chosen)
-    return GitLabForge(url, token, ca_file=chosen.gitlab_ca_file)
+    return GitLabForge(url, token, ca_file=chosen.gitlab_ca_file, heard=heard)
 
 
 def open_admin(chosen: Settings) -> GitLabAdmin:

@@ -30,13 +30,13 @@ from bot.parts import (
     salt,
     value,
     wanted_hook,
+    webhook_secrets,
 )
 from bot.ready import Check
 from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.telemetry import Metrics, set_up_logging
 from bot.upkeep import Upkeep
-from bot.webhook import Secrets
 
 log = structlog.get_logger()
 
@@ -71,15 +71,16 @@ def run(chosen: Settings, *, host: str, port: int, role: Role) -> None:
         StoreError: the database cannot be used.
     """
     required(chosen, role)
+    secrets = webhook_secrets(chosen)
     set_up_logging(secrets=hidden_values(chosen))
-    store = ready_store(chosen)
-    forge = open_forge(chosen)
     metrics = Metrics()
-    worker = None if role == "web" else _worker(chosen, store, forge)
+    store = ready_store(chosen)
+    forge = open_forge(chosen, metrics.heard_forge)
+    worker = None if role == "web" else _worker(chosen, store, forge, metrics)
     clerk = None if worker is None else _clerk(chosen, store, forge, worker)
     app = create_app(
         store=store,
-        secrets=Secrets(value(chosen.webhook_secret), value(chosen.webhook_signing_key)),
+        secrets=secrets,
         metrics=metrics,
         checks=_checks(chosen, store, forge, clerk),
         bot=lambda: forge.known_me.id if forge.known_me else None,
@@ -113,13 +114,15 @@ def _checks(chosen: Settings, store: Store, forge: GitLabForge, clerk: Clerk | N
     return checks
 
 
-def _worker(chosen: Settings, store: Store, forge: GitLabForge) -> Worker:
+def _worker(chosen: Settings, store: Store, forge: GitLabForge, metrics: Metrics) -> Worker:
     url = value(chosen.database_url)
     return Worker(
         store,
         name=chosen.worker_name,
         database=system_database(url, chosen.data_dir),
-        jobs=lambda: Jobs(MergeReview(forge, store, chosen), Conversation(forge, store, salt(chosen)), Patience()),
+        jobs=lambda: Jobs(
+            MergeReview(forge, store, chosen), Conversation(forge, store, salt(chosen), metrics), Patience(), metrics
+        ),
         reviews_at_once=chosen.reviews_at_once,
         reviews_per_project=chosen.reviews_per_project,
         debounce=timedelta(seconds=chosen.debounce_seconds),

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from bot.diff import DiffError
 from bot.endpoint import StudentError
-from bot.forge import ForgeBusy, ForgeError, ForgeUnreachable
+from bot.forge import ForgeBusy, ForgeError, ForgeUnreachable, UntrustedForge
 from bot.interview import NoStudentError
 from bot.redact import RedactionError
 from bot.store import ReviewState, StoreError
@@ -32,11 +32,13 @@ class Wait:
         why: in words for the log.
         seconds: when; None: when you think right.
         spent: the student was asked, and failed: that is tried so often only.
+        said: the same in words for who waits for the review; empty where it can be told to nobody.
     """
 
     why: str
     seconds: float | None = None
     spent: bool = False
+    said: str = ""
     kind: Literal["wait"] = "wait"
 
 
@@ -62,7 +64,9 @@ def guarded(step: Callable[[], _T]) -> _T | Wait | End:
         return step()
     except ForgeBusy as error:
         return Wait(str(error), error.retry_after)
-    except (ForgeUnreachable, StoreError, NoStudentError) as error:
+    except NoStudentError as error:
+        return Wait(str(error), said=error.reason)
+    except (ForgeUnreachable, UntrustedForge, StoreError) as error:
         return Wait(str(error))
     except (ForgeError, StudentError, RedactionError, TokenizerError, DiffError) as error:
         return End(ReviewState.FAILED, str(error))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bot.command import PAUSED, SLASH
+from bot.command import SLASH
 from bot.comment import BADGES, one_line
 from bot.domain import Finding, NotRead, Review
 from bot.forge import SUMMARY_MARKER
@@ -47,19 +47,15 @@ def reviewed(
     )
 
 
-def paused() -> str:
-    """The note while somebody asked for no reviews."""
-    return _note(PAUSED)
-
-
-def superseded(head: str) -> str:
-    """The note when new commits arrived before the review of this head was posted."""
-    return _note(f"New commits arrived while I read {_sha(head)}: I dropped that review, and look at the newest ones.")
-
-
 def waiting(reason: str, head: str) -> str:
-    """The note while a review cannot be made, for example because the student is unreachable."""
-    return _note(f"The review of {_sha(head)} waits: {_said(reason)}. I will try again by myself.")
+    """The note while a review cannot be made, for example because the student is unreachable.
+
+    Args:
+        reason: half a sentence.
+        head: the head SHA that is to be reviewed; empty where that is not known.
+    """
+    of_head = f" of {_sha(head)}" if head else ""
+    return _note(f"The review{of_head} waits: {_said(reason)}. I will try again by myself.")
 
 
 def policy_broken(problems: Sequence[str], branch: str) -> str:

@@ -35,7 +35,7 @@ class Metrics:
         inbox: deliveries that nobody has handled yet.
         reviews: reviews that ended, by outcome (`bot.store.ReviewState`); `review_seconds`: how long they took.
         findings: by severity, and whether they were shown.
-        student_requests: requests to the student, by outcome; `student_tokens`: by kind (prompt, cached, completion).
+        student_requests: requests to the student; `student_tokens`: by kind (prompt, cached, completion).
         forge_requests: requests to the forge, by method and status (a number, or `unreachable`).
         votes: by origin, and whether they were up or down.
     """
@@ -63,10 +63,14 @@ class Metrics:
             "apprentice_review_seconds", "How long reviews took.", buckets=_REVIEW_SECONDS, registry=registry
         )
         self.findings = counter("findings", "Findings of the student.", "severity", "shown")
-        self.student_requests = counter("student_requests", "Requests to the student.", "outcome")
+        self.student_requests = counter("student_requests", "Requests to the student.")
         self.student_tokens = counter("student_tokens", "Tokens read and written by the student.", "kind")
         self.forge_requests = counter("forge_requests", "Requests to the forge.", "method", "status")
         self.votes = counter("votes", "Votes on findings.", "origin", "vote")
+
+    def heard_forge(self, method: str, status: str) -> None:
+        """Count a request to the forge."""
+        self.forge_requests.labels(method, status).inc()
 
     def render(self) -> tuple[bytes, str]:
         """All of them as Prometheus reads them, and the media type."""
@@ -181,5 +185,5 @@ def set_up_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for chatty in ("httpx2", "httpcore2", "urllib3", "openai"):  # a line for each request, with its address
+    for chatty in ("httpx2", "httpcore2", "urllib3", "openai", "alembic"):  # a line for each request, with its address
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

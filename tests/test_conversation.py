@@ -237,6 +237,7 @@ def test_forget_withdraws_the_finding_for_good(reviewed: BotWorld) -> None:
     assert reviewed.notes == []
     assert reviewed.review(full=True, asked=True) is None
     assert reviewed.notes == []
+    assert votes(reviewed) == [("reply", False)]
 
 
 def test_a_command_is_answered_once_however_often_it_is_attended_to(here: BotWorld) -> None:
@@ -300,6 +301,7 @@ def test_a_reply_in_the_thread_of_a_finding_is_a_vote(reviewed: BotWorld) -> Non
     assert votes(reviewed) == [("reply", True)]
     (vote,) = reviewed.store.votes()
     assert vote.voter == pseudonym(reviewed.alice.id, SALT)
+    assert b'apprentice_votes_total{origin="reply",vote="up"} 1.0' in reviewed.metrics.render()[0]
 
 
 @pytest.mark.parametrize("where", ["beside", "under another's note"])
@@ -365,6 +367,27 @@ def test_a_sweep_finds_what_no_webhook_told(reviewed: BotWorld) -> None:
     reviewed.merge.revoke(note, bob, "thumbsdown")
     reviewed.talk.sweep(reviewed.ref)
     assert votes(reviewed) == [("reply", True)]
+
+
+def test_an_outcome_that_is_taken_back_is_no_vote(reviewed: BotWorld) -> None:
+    note = reviewed.notes[0]
+    reviewed.merge.resolve(note, reviewed.alice)
+    reviewed.talk.sweep(reviewed.ref)
+    assert votes(reviewed) == [("resolved", False)]
+    reviewed.merge.resolve(note, reviewed.alice, resolved=False)
+    reviewed.merge.award(note, reviewed.alice, "thumbsup")
+    reviewed.talk.sweep(reviewed.ref)
+    assert votes(reviewed) == [("emoji", True)]
+
+
+def test_a_sweep_reads_the_policy_once(reviewed: BotWorld) -> None:
+    reviewed.push("def tax():\n    query(f'{rate}')  # BUG\n", "tax.py")
+    assert reviewed.review() is None
+    assert len(reviewed.notes) == 2
+    before = len(reviewed.gitlab.requests)
+    reviewed.talk.sweep(reviewed.ref)
+    asked = [request.path for request in reviewed.gitlab.requests[before:]]
+    assert sum(".apprentice.yml" in path for path in asked) == 1
 
 
 def test_a_sweep_passes_over_a_note_that_is_gone(reviewed: BotWorld) -> None:

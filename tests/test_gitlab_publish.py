@@ -355,6 +355,14 @@ def test_drafts_of_others_stay(here: World) -> None:
     assert [draft.body for draft in here.theirs.drafts] == ["mine"]
 
 
+def test_drafts_of_the_bots_user_that_are_no_findings_are_not_deleted(here: World) -> None:
+    with here.gitlab.lock:
+        rules.draft(here.theirs, here.gitlab.bot, "a person writes under the bot's name")
+    here.forge.publish(here.merge, three(here), again=True)
+    deleted = [request for request in here.gitlab.requests if request.method == "DELETE"]
+    assert deleted == []
+
+
 def test_two_workers_that_post_the_same_leave_it_once(here: World) -> None:
     comments = three(here)
     merge = here.merge

@@ -59,6 +59,25 @@ def test_a_broken_policy_is_told_once_and_nobody_is_asked(here: BotWorld) -> Non
     assert "1 major" in here.summaries[0]
 
 
+@pytest.mark.parametrize("case", ["draft", "closed", "bot", "same head"])
+def test_what_is_not_reviewed_hears_nothing_of_a_broken_policy(here: BotWorld, case: str) -> None:
+    words = {"draft": "it is a draft", "closed": "it is not open", "bot": "a bot opened it"}
+    words |= {"same head": "its newest commit is reviewed already"}
+    match case:
+        case "draft":
+            here.merge.title = "Draft: Pay by query"
+        case "closed":
+            here.merge.close()
+        case "bot":
+            here.alice.username = "project_7_bot_4ffca233d8298ea1"
+        case _:
+            here.review()
+    before = here.wrote
+    here.policy("severity: blocker\n")
+    assert here.review() == End(SKIPPED, words[case])
+    assert here.wrote == before
+
+
 def test_a_policy_that_breaks_during_the_review_costs_only_the_gate(here: BotWorld) -> None:
     here.policy("fail_on: major\n")
     claim = here.claim()
@@ -324,12 +343,68 @@ def test_what_is_open_of_earlier_reviews_fails_the_gate_until_it_is_resolved(her
     assert here.statuses[-1] == "success"
 
 
+@pytest.mark.parametrize("case", ["new commits", "merged", "the policy is broken", "the review is forgotten"])
+def test_a_review_that_comes_to_nothing_leaves_no_pending_gate(here: BotWorld, case: str) -> None:
+    here.policy("fail_on: major\n")
+    claim = here.claim()
+    ready = here.ready(claim)
+    head = here.merge.head
+    match case:
+        case "new commits":
+            here.push("A = 1\n")
+        case "merged":
+            here.merge.merge()
+        case "the policy is broken":
+            here.policy("fail_on: blocker\n")
+        case _:
+            here.store.forget_project(here.project.id)
+    here.steps.post(claim, ready)
+    assert here.steps.ungate(claim) == Done()
+    said = [(status.sha, status.state) for status in here.project.statuses]
+    assert said == [(head, "canceled" if case in {"new commits", "merged"} else "pending")]
+
+
+def test_what_had_not_begun_has_no_gate_to_take_back(here: BotWorld) -> None:
+    here.policy("fail_on: major\n")
+    assert here.steps.ungate(here.claim()) == Done()
+    assert here.statuses == []
+
+
 def test_no_gate_where_the_policy_wants_none(here: BotWorld) -> None:
     here.review()
     assert here.statuses == []
 
 
+# --- what is told of a review that waits
+
+
+def test_who_waits_is_told_for_what_until_the_review_is_there(here: BotWorld) -> None:
+    claim = here.claim()
+    here.ready(claim)
+    wait = Wait("connection refused: http://10.0.0.7", said="the student could not be reached")
+    for _ in range(2):
+        assert here.steps.tell_waiting(claim, wait) == Done()
+    (told,) = here.summaries
+    assert f"The review of `{here.merge.head[:8]}` waits: the student could not be reached." in told
+    assert "10.0.0.7" not in told
+    here.steps.close(claim, ReviewState.SUPERSEDED, "")
+    assert here.review() is None
+    (told,) = here.summaries
+    assert "1 major" in told
+
+
 # --- threads
+
+
+def test_what_stands_there_is_not_said_again_by_a_bot_that_remembers_nothing(here: BotWorld) -> None:
+    here.review()
+    here.store.forget_project(here.project.id)
+    before = here.wrote
+    claim = here.claim()
+    assert here.steps.post(claim, here.ready(claim)) == Done()
+    (found,) = here.store.findings_of(claim.workflow)
+    assert found.hidden is HiddenReason.ALREADY_SAID
+    assert here.wrote == before
 
 
 def test_a_thread_that_somebody_answers_just_before_it_is_resolved_stays_open(here: BotWorld) -> None:

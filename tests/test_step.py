@@ -27,11 +27,11 @@ FAILED, SKIPPED = ReviewState.FAILED, ReviewState.SKIPPED
         (ForgeBusy("503"), Wait("503")),
         (ForgeUnreachable("refused"), Wait("refused")),
         (StoreError("locked"), Wait("locked")),
-        (NoStudentError("none runs"), Wait("none runs")),
+        (NoStudentError("none runs"), Wait("none runs", said="no student is running")),
         (ForgeDenied("401"), End(FAILED, "401")),
         (NotFound("404"), End(FAILED, "404")),
         (ForgeRefused("400", status=400), End(FAILED, "400")),
-        (UntrustedForge("self-signed"), End(FAILED, "self-signed")),
+        (UntrustedForge("self-signed"), Wait("self-signed")),
         (ForgeError("odd"), End(FAILED, "odd")),
         (StudentError("odd"), End(FAILED, "odd")),
         (StudentUnreachable("down"), End(FAILED, "down")),  # the client itself could not be made; see `MergeReview`

@@ -10,7 +10,7 @@ from bot.command import parse
 from bot.comment import parse_marker
 from bot.domain import Category, Finding, HiddenReason, Judged, NotRead, Review, Severity, Usage
 from bot.forge import SUMMARY_MARKER
-from bot.summary import paused, policy_broken, reviewed, superseded, waiting
+from bot.summary import policy_broken, reviewed, waiting
 from tests.test_comment import FINDINGS, TEXTS, alive
 
 HEAD, SINCE = "1a2b3c4d" * 5, "99887766" * 5
@@ -179,18 +179,11 @@ def test_no_finding_is_lost_however_many_there_are() -> None:
 
 
 def test_the_other_notes() -> None:
-    assert superseded(HEAD) == (
-        "**Apprentice:** New commits arrived while I read `1a2b3c4d`: I dropped that review, and look at the newest "
-        f"ones.\n\n{SUMMARY_MARKER}"
-    )
     assert waiting("the student could not be reached", HEAD) == (
         "**Apprentice:** The review of `1a2b3c4d` waits: the student could not be reached. I will try again by myself."
         f"\n\n{SUMMARY_MARKER}"
     )
-    assert paused() == (
-        "**Apprentice:** I will not review this merge request until somebody writes `/apprentice resume` or asks for a "
-        f"review.\n\n{SUMMARY_MARKER}"
-    )
+    assert waiting("no student is running", "").startswith("**Apprentice:** The review waits: no student is running. ")
     assert policy_broken(['.apprentice.yml:1:1: unknown key "`@all`"', ".apprentice.yml:2:1: x"], "main") == (
         "**Apprentice:** I cannot review this: my policy file on `main` has mistakes.\n"
         "\n"
@@ -245,7 +238,6 @@ NOTES = st.one_of(
         still_open=st.integers(0, 9),
     ),
     st.builds(waiting, TEXTS, TEXTS),
-    st.builds(superseded, TEXTS),
     st.builds(policy_broken, st.lists(TEXTS, max_size=3), TEXTS),
 )
 

@@ -4,6 +4,7 @@ import os
 import re
 import ssl
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -28,6 +29,7 @@ class Access:
         ca_file: certificates (PEM) to trust instead of SSL_CERT_FILE or the system's.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request is sent at most.
+        heard: called after each time that it is sent, with the method and the answer's status, or `unreachable`.
 
     Raises:
         ForgeDenied: the token cannot be one.
@@ -38,6 +40,7 @@ class Access:
     ca_file: Path | None = None
     timeout_seconds: float = 30.0
     tries: int = TRIES
+    heard: Callable[[str, str], None] = lambda _method, _status: None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[!-~]+", self.token):  # http.client would quote it in its error

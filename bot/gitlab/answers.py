@@ -77,6 +77,7 @@ class Merge(Answer):
     web_url: str
     reviewers: tuple[User, ...] | None = None
     changes_count: str | int | None = None
+    user_notes_count: int | None = None
 
     def value(self) -> forge.MergeRequest:
         """The forge's value."""
@@ -94,6 +95,7 @@ class Merge(Answer):
             web_url=self.web_url,
             reviewers=tuple(user.id for user in self.reviewers or ()),
             changes_count=str(self.changes_count or ""),
+            commented=self.user_notes_count != 0,
         )
 
 

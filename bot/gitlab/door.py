@@ -77,12 +77,14 @@ class Door(requests.Session):
         while True:
             try:
                 response = super().send(request, **how)
+                access.heard(f"{request.method}", f"{response.status_code}")
                 if HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES:
                     return response
                 failure = trouble.explained(access, response)
                 nothing_done = trouble.untouched(response.status_code, failure)
                 response.close()
             except (requests.RequestException, HTTPError) as error:
+                access.heard(f"{request.method}", "unreachable")
                 failure, nothing_done = trouble.lost(access, request, error), trouble.never_sent(error)
             wait = _wait(failure, tried)
             harmless = nothing_done or request.method != "POST"

@@ -1,11 +1,11 @@
 """`bot.forge.Forge` for GitLab, from 17.9 on in full; older ones lack the diffs of large files."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 
 import structlog
@@ -26,6 +26,7 @@ from bot.forge import (
     Person,
     Publication,
     ReadChange,
+    StatusState,
 )
 from bot.gitlab import answers, changes
 from bot.gitlab.access import Access
@@ -53,16 +54,25 @@ class GitLabForge:
         token: access token of the bot's user, scope `api`.
         ca_file: certificates (PEM) to trust instead of SSL_CERT_FILE or the system's.
         timeout_seconds: how long to wait for one answer.
+        heard: called for each request that is sent, with the method and the answer's status, or `unreachable`.
 
     Raises:
         UntrustedForge: the CA file cannot be used.
         ForgeDenied: the token cannot be one.
     """
 
-    def __init__(self, url: str, token: str, *, ca_file: Path | None = None, timeout_seconds: float = 30) -> None:
-        url = url.rstrip("/")
-        self._api = Api(Access(url, token, ca_file, timeout_seconds))
-        self._checking = Api(Access(url, token, ca_file, min(timeout_seconds, _CHECK_SECONDS), tries=1))
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        ca_file: Path | None = None,
+        timeout_seconds: float = 30,
+        heard: Callable[[str, str], None] = lambda _method, _status: None,
+    ) -> None:
+        access = Access(url.rstrip("/"), token, ca_file, timeout_seconds, heard=heard)
+        self._api = Api(access)
+        self._checking = Api(replace(access, timeout_seconds=min(timeout_seconds, _CHECK_SECONDS), tries=1))
         self._summaries: dict[MergeRef, tuple[float, int | None]] = {}
         self.known_me: Person | None = None
         """The bot's own user, once it was asked for."""
@@ -227,7 +237,7 @@ class GitLabForge:
             except NotFound:  # so GitLab says too that it stands there, that emoji are off, that the note is gone
                 continue
 
-    def set_status(self, merge: MergeRequest, state: Literal["pending", "success", "failed"], description: str) -> None:
+    def set_status(self, merge: MergeRequest, state: StatusState, description: str) -> None:
         """Set the commit status `apprentice` of its head. In a fork, where the bot has no rights, nothing is set."""
         if merge.refs is None:
             return

@@ -120,12 +120,13 @@ class Publishing:
                 self._delete(f"discussions/{discussion.id}/notes/{discussion.notes[0].id}")
             seen.add(fingerprint)
 
-    def _drafts(self) -> list[tuple[answers.Draft, str | None]]:
-        """The bot's drafts on the merge request, each with its finding's fingerprint; others' are not shown to us."""
+    def _drafts(self) -> list[tuple[answers.Draft, str]]:
+        """The drafts of findings, each with its fingerprint; others' are not shown to us, and none of our business."""
         drafts = self._api.pages(f"{self._path}/draft_notes", answers.Draft)
-        return [(draft, _fingerprint(draft.note or "")) for draft in drafts]
+        named = ((draft, _fingerprint(draft.note or "")) for draft in drafts)
+        return [(draft, fingerprint) for draft, fingerprint in named if fingerprint]
 
-    def _clear(self, drafts: Sequence[tuple[answers.Draft, str | None]], keep: Iterable[str]) -> int:
+    def _clear(self, drafts: Sequence[tuple[answers.Draft, str]], keep: Iterable[str]) -> int:
         """Delete drafts, all but the first of each finding that is to be kept; says how many are left."""
         left = set(keep)
         kept = 0
@@ -209,7 +210,7 @@ class Publishing:
                 break
             before = len(standing)
             time.sleep(SETTLE_SECONDS)
-        return not self._clear(drafts, keep={fingerprint for _, fingerprint in drafts if fingerprint} - set(standing))
+        return not self._clear(drafts, keep={fingerprint for _, fingerprint in drafts} - set(standing))
 
     # --- single notes
 

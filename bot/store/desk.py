@@ -57,6 +57,12 @@ class Desk(Database):
                 for row in session.scalars(query)
             ]
 
+    def waiting(self) -> int:
+        """Count the deliveries that nobody handled yet."""
+        with self._read() as session:
+            count = session.scalar(select(func.count()).where(DeliveryRow.handled_at.is_(None)))
+            return count or 0
+
     def handle(self, delivery: int, *, outcome: str, at: datetime, due: Due | None = None) -> bool:
         """Mark a delivery as handled and, in the same transaction, put its merge request on the desk.
 

@@ -15,6 +15,7 @@ from bot.merge_review import MergeReview, Ready
 from bot.settings import Settings
 from bot.step import Done, End, Wait, now
 from bot.store import ReviewState, Store
+from bot.telemetry import Metrics
 from tests.e2e.place import careful
 from tests.fakes import gitlab as fake_gitlab
 from tests.fakes import student as fake_student
@@ -38,6 +39,7 @@ class BotWorld:
     store: Store
     steps: MergeReview
     talk: Conversation
+    metrics: Metrics
 
     @property
     def ref(self) -> MergeRef:
@@ -111,9 +113,10 @@ def bot_world(folder: Path, answer: Callable[[Request], Said] = careful) -> Iter
         store = Store(f"sqlite:///{folder / 'bot.sqlite'}")
         store.migrate()
         forge = GitLabForge(gitlab.url, gitlab.bot_token, timeout_seconds=5)
-        steps, talk = MergeReview(forge, store, chosen), Conversation(forge, store, SALT)
+        metrics = Metrics()
+        steps, talk = MergeReview(forge, store, chosen), Conversation(forge, store, SALT, metrics)
         try:
-            yield BotWorld(gitlab, project, merge, alice, student, forge, store, steps, talk)
+            yield BotWorld(gitlab, project, merge, alice, student, forge, store, steps, talk, metrics)
         finally:
             forge.close()
             store.close()
