@@ -173,7 +173,7 @@ class MergeReview:
             threads = thread.own_threads(self.forge.discussions(merge.ref), self.forge.me().id)
             result = replace(result, findings=self._withheld(merge.ref, result, threads, policy))
         outdated = thread.outdated(threads, read)
-        self.store.save_findings(claim.workflow, result)
+        self.store.save_findings(claim.workflow, result, heard.outcome.asked)
         return Ready(
             placed=tuple(_placed(result, read.files)),
             outdated=tuple(old.discussion.id for old in outdated),

@@ -86,10 +86,17 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A review and the distinct errors behind what is missing in it."""
+    """A review.
+
+    Args:
+        review: what came of it.
+        errors: the distinct errors behind what is missing in it.
+        asked: the questions behind its findings, without secrets, by the findings' fingerprints.
+    """
 
     review: Review
     errors: tuple[StudentError, ...]
+    asked: Mapping[str, Question]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +174,12 @@ async def review(
         usage=replace(line.usage, seconds=time.monotonic() - begun),
         redacted=prepared.redacted,
     )
-    return Outcome(result, tuple({str(error): error for error in line.errors}.values()))
+    found = ((one.finding.fingerprint, _asked_about(one.finding, prepared.plan.questions)) for one in judged)
+    return Outcome(
+        result,
+        tuple({str(error): error for error in line.errors}.values()),
+        {fingerprint: question for fingerprint, question in found if question},
+    )
 
 
 class _LostError(StudentError):

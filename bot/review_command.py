@@ -142,7 +142,7 @@ def ask(change: Change, policy: Policy, chosen: settings.Settings) -> Outcome:
         TokenizerError: the tokenizer's file cannot be used.
     """
     if not change.files:
-        return Outcome(Review((), (), (), chosen.student_model or "none", None, prompt_id(), Usage()), ())
+        return Outcome(Review((), (), (), chosen.student_model or "none", None, prompt_id(), Usage()), (), {})
     heard = asyncio.run(
         interview(
             change,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from bot.desk import Claim
-from bot.domain import HiddenReason, MergeRef, Severity
+from bot.domain import HiddenReason, MergeRef, Severity, Vote, VoteOrigin
 from bot.feedback import SEEDS
 from bot.gitlab import door
 from bot.merge_review import Ready
-from bot.step import Done, End, Wait
+from bot.step import Done, End, Wait, now
 from bot.store import ReviewState
 from bot.thread import OUTDATED
 from tests.e2e.place import careful
@@ -41,6 +41,13 @@ def test_a_whole_review_is_recorded(here: BotWorld) -> None:
     assert row.claim is None
     assert row.summary_note is not None
     assert here.store.review(last.id) == last
+    here.store.add_vote(
+        Vote(here.ref, stored.fingerprint, "ann", up=True, origin=VoteOrigin.EMOJI, reason=None, weight=0.9, at=now())
+    )
+    (voted,) = here.store.voted()
+    assert voted.question
+    assert voted.question.brief.title == "Pay by query"
+    assert stored.finding.quote.strip() in voted.question.part.places[stored.finding.line]
 
 
 # --- policy

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from bot.desk import Claim, DeskRow, Due
+from bot.diff import Line, LineKind
 from bot.domain import (
     Category,
     Finding,
@@ -29,7 +30,9 @@ from bot.domain import (
     VoteReason,
 )
 from bot.forge import DiffRefs, NotPosted, Posted, Publication
-from bot.store import Arrival, Group, Project, ReviewState, Store, StoreError
+from bot.plan import Question
+from bot.prompt import Brief, Part
+from bot.store import Arrival, Group, Project, ReviewState, Store, StoreError, Voted
 from tests.postgres import QUOTED, Cluster
 
 ROOT = Path(__file__).parents[1]
@@ -551,6 +554,39 @@ def test_the_same_vote_again_renews_what_it_says_but_not_when(store: Store) -> N
     store.add_vote(vote(VoteOrigin.RESOLVED))
     store.add_vote(replace(vote(VoteOrigin.RESOLVED, 100), weight=0.25, reason=VoteReason.KNOWN))
     assert list(store.votes()) == [replace(vote(VoteOrigin.RESOLVED), weight=0.25, reason=VoteReason.KNOWN)]
+
+
+QUESTION = Question(
+    Part("src/a.py", (Line(LineKind.ADDED, "f(x) # \0 \ud800", None, 3),), before=("def a():",)),
+    Brief(title="Names", description="of files"),
+)
+
+
+def test_what_people_voted_on_comes_with_what_the_student_was_asked(store: Store) -> None:
+    store.begin_review("r1", REF, REFS, full=True, trigger="opened", at=at(0))
+    store.save_findings("r1", RESULT, {FINDING.fingerprint: QUESTION, ASIDE.fingerprint: QUESTION})
+    store.record_posted("r1", Publication((Posted(FINDING.fingerprint, "d1", 1, "line"),), ()), at=at(1))
+    assert list(store.voted()) == []
+    cast = [vote(), vote(voter="bob", up=True)]
+    for each in cast:
+        store.add_vote(each)
+    store.add_vote(replace(vote(), fingerprint="forgotten"))
+    store.add_vote(vote(ref=OTHER))  # the review there is kept no longer
+    (voted,) = store.voted()
+    kept = replace(
+        QUESTION, part=replace(QUESTION.part, lines=(replace(QUESTION.part.lines[0], text="f(x) # \0 \ufffd"),))
+    )
+    assert voted == Voted(FINDING, kept, tuple(cast), REF, ("r1",))
+
+
+def test_what_was_asked_is_kept_only_beside_what_is_shown(store: Store) -> None:
+    reviewed(store, "r1")
+    store.add_vote(vote())
+    (voted,) = store.voted()
+    assert voted.question is None
+    store.save_findings("r1", RESULT, {ASIDE.fingerprint: QUESTION})
+    (voted,) = store.voted()
+    assert voted.question is None
 
 
 def test_all_that_people_did_is_kept(store: Store) -> None:

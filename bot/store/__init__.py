@@ -18,8 +18,8 @@ from bot.store.values import (
     StoredAdapter,
     StoredFinding,
     StoredReview,
+    Voted,
 )
-from bot.store.votes import Votes
 
 __all__ = [
     "Arrival",
@@ -33,10 +33,11 @@ __all__ = [
     "StoredAdapter",
     "StoredFinding",
     "StoredReview",
+    "Voted",
 ]
 
 
-class Store(Desk, Reviews, Votes, Admin):
+class Store(Desk, Reviews, Admin):
     """The database and every query on it.
 
     Args:

@@ -1,18 +1,23 @@
 """Reviews, their findings and the notes that say them."""
 
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.orm import Session
 
-from bot.domain import Category, Finding, HiddenReason, Judged, MergeRef, NotRead, Review, Severity, Usage
+from bot.domain import Category, Finding, HiddenReason, Judged, MergeRef, NotRead, Review, Severity, Usage, Vote
 from bot.forge import DiffRefs, Publication
-from bot.store.database import Database
-from bot.store.rows import FindingRow, NoteRow, ReviewRow, storable
-from bot.store.values import ReviewState, StoredFinding, StoredReview
+from bot.plan import Question
+from bot.store.rows import FindingRow, NoteRow, ReviewRow, VoteRow, storable
+from bot.store.values import ReviewState, StoredFinding, StoredReview, Voted
+from bot.store.votes import Votes
 
 
-class Reviews(Database):
+class Reviews(Votes):
     """The part of the store that is about reviews. Every method may be called twice: a durable step may run twice.
 
     A review that is gone (its project was forgotten while it ran) is passed over in silence.
@@ -46,8 +51,15 @@ class Reviews(Database):
         with self._write() as session:
             session.execute(self._insert(ReviewRow).values(row).on_conflict_do_nothing())
 
-    def save_findings(self, review: str, result: Review) -> None:
-        """Record what a review found. Findings of an earlier attempt are replaced."""
+    def save_findings(self, review: str, result: Review, asked: Mapping[str, Question] = {}) -> None:
+        """Record what a review found. Findings of an earlier attempt are replaced.
+
+        Args:
+            review: its id.
+            result: what came of it.
+            asked: what the student was asked, without secrets, by the findings' fingerprints. It is kept beside those
+                that are shown: who votes on one teaches the student how to answer that question.
+        """
         usage = result.usage
         with self._write() as session:
             row = session.get(ReviewRow, review, with_for_update=True)
@@ -61,7 +73,10 @@ class Reviews(Database):
             row.not_read = [(storable(it.file), storable(it.reason), it.failed) for it in result.not_read]
             row.redacted = list(result.redacted)
             session.execute(delete(FindingRow).where(FindingRow.review == review))
-            session.add_all(_finding_row(review, place, it) for place, it in enumerate(result.findings))
+            session.add_all(
+                _finding_row(review, place, it, asked.get(it.finding.fingerprint) if asked and it.shown else None)
+                for place, it in enumerate(result.findings)
+            )
 
     def begin_posting(self, review: str) -> bool:
         """Record that a review begins to post. True: something of it, or of one that was given up, may stand there."""
@@ -166,6 +181,34 @@ class Reviews(Database):
         with self._read() as session:
             return _findings(session, NoteRow.project == ref.project, NoteRow.iid == ref.iid)
 
+    def voted(self) -> Iterator[Voted]:
+        """Yield the findings that people voted on, each with the votes that count and what the student was asked.
+
+        They come merge request by merge request, each read in transactions of its own: a slow reader holds up nobody.
+        """
+        with self._read() as session:
+            pairs = session.execute(select(VoteRow.project, VoteRow.iid).distinct()).all()
+        for ref in sorted(MergeRef(project, iid) for project, iid in pairs):
+            votes: defaultdict[str, list[Vote]] = defaultdict(list)
+            for vote in self.votes(ref):
+                votes[vote.fingerprint].append(vote)
+            with self._read() as session:
+                said = _findings(session, NoteRow.project == ref.project, NoteRow.iid == ref.iid)
+                questions = _questions(session, ref)
+            for fingerprint, cast in sorted(votes.items()):
+                same = [stored for stored in said if stored.fingerprint == fingerprint]
+                if same:  # else its review is kept no longer
+                    question = questions.get(same[0].review, {}).get(fingerprint)
+                    reviews = tuple(dict.fromkeys(stored.review for stored in same))
+                    yield Voted(same[0].finding, question, tuple(cast), ref, reviews)
+
+
+_QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
+
+
+def _as_json(question: Question) -> str:
+    return json.dumps(_QUESTION.dump_python(question, mode="json"), ensure_ascii=False)  # half surrogate pairs as such
+
 
 def _findings(session: Session, *which: ColumnElement[bool]) -> tuple[StoredFinding, ...]:
     """Read findings beside the notes that first said them."""
@@ -179,7 +222,20 @@ def _findings(session: Session, *which: ColumnElement[bool]) -> tuple[StoredFind
     return tuple(_stored(finding, review, note) for finding, review, note in session.execute(query))
 
 
-def _finding_row(review: str, place: int, judged: Judged) -> FindingRow:
+def _questions(session: Session, ref: MergeRef) -> dict[str, dict[str, Question]]:
+    """Read what was asked in the reviews of a merge request, by review and fingerprint."""
+    query = (
+        select(FindingRow.review, FindingRow.fingerprint, FindingRow.question)
+        .join(ReviewRow, ReviewRow.id == FindingRow.review)
+        .where(ReviewRow.project == ref.project, ReviewRow.iid == ref.iid, FindingRow.question.is_not(None))
+    )
+    found: defaultdict[str, dict[str, Question]] = defaultdict(dict)
+    for review, fingerprint, question in session.execute(query):
+        found[review][fingerprint] = _QUESTION.validate_json(str(question))
+    return found
+
+
+def _finding_row(review: str, place: int, judged: Judged, question: Question | None) -> FindingRow:
     finding = judged.finding
     return FindingRow(
         review=review,
@@ -196,6 +252,7 @@ def _finding_row(review: str, place: int, judged: Judged) -> FindingRow:
         suggestion=finding.suggestion,
         confidence=finding.confidence,
         hidden=judged.hidden,
+        question=_as_json(question) if question else None,
     )
 
 

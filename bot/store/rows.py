@@ -193,6 +193,7 @@ class FindingRow(Base):
     confidence: Mapped[float | None]
     hidden: Mapped[str | None]
     refused: Mapped[str | None]
+    question: Mapped[str | None]
 
     __table_args__ = (Index("ix_findings_fingerprint", "fingerprint"),)
 

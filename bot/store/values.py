@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from bot.domain import Finding, HiddenReason, Judged, MergeRef, NotRead, Usage
+from bot.domain import Finding, HiddenReason, Judged, MergeRef, NotRead, Usage, Vote
 from bot.forge import DiffRefs
+from bot.plan import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,25 @@ class StoredFinding:
     def hidden(self) -> HiddenReason | None:
         """Why nobody was shown it."""
         return self.judged.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """A posted finding that people voted on.
+
+    Args:
+        finding: as it was first posted.
+        question: what the student was asked, without secrets; None where that was not kept.
+        votes: those that count, one per person.
+        merge: where it stands.
+        reviews: ids of the reviews that said it, the first one first.
+    """
+
+    finding: Finding
+    question: Question | None
+    votes: tuple[Vote, ...]
+    merge: MergeRef
+    reviews: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
