@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -24,6 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 PREFIX = "APPRENTICE_"
 CONFIG = f"{PREFIX}CONFIG"
 COMMAND_LINE = "command line"
+OTHERS = ("teacher_", "train_")
+"""How the settings begin that are the trainer's alone: one file or environment serves both."""
 
 # Kubernetes puts such variables into every pod of a namespace that has a service called "apprentice…".
 _SERVICE_LINK = re.compile(
@@ -225,13 +227,25 @@ SECRETS = frozenset(
 """The settings whose value is never shown."""
 
 
+_Kind = TypeVar("_Kind", bound=Settings)
+
+
 def load(overrides: Mapping[str, object]) -> Settings:
     """The settings in force; `overrides` are the command line's (None: not given).
 
     Raises:
         SettingsError: with every problem of every source.
     """
-    return _load(overrides)[0]
+    return load_as(Settings, overrides)
+
+
+def load_as(kind: type[_Kind], overrides: Mapping[str, object]) -> _Kind:
+    """The same with the settings that `kind` has besides, and that are passed over here.
+
+    Raises:
+        SettingsError: as `load`.
+    """
+    return _load(kind, overrides)[0]
 
 
 def explain(overrides: Mapping[str, object]) -> tuple[Row, ...]:
@@ -240,7 +254,7 @@ def explain(overrides: Mapping[str, object]) -> tuple[Row, ...]:
     Raises:
         SettingsError: as `load`.
     """
-    settings, found = _load(overrides)
+    settings, found = _load(Settings, overrides)
     return tuple(
         Row(name, _shown(getattr(settings, name)), found[name].origin if name in found else "default")
         for name in Settings.model_fields
@@ -253,11 +267,13 @@ def _shown(value: object) -> str:
     return str(value)  # a SecretStr masks itself
 
 
-def _load(overrides: Mapping[str, object]) -> tuple[Settings, dict[str, _Found]]:
+def _load(kind: type[_Kind], overrides: Mapping[str, object]) -> tuple[_Kind, dict[str, _Found]]:
     problems: list[str] = []
+    passed_over = () if any(name.startswith(OTHERS) for name in kind.model_fields) else OTHERS
+    config = {name: one for name, one in _from_config(problems).items() if not name.startswith(passed_over)}
     found = {
-        **_from_config(problems),
-        **_from_environment(problems),
+        **config,
+        **_from_environment(kind, passed_over, problems),
         **{
             name: _Found(value.absolute() if isinstance(value, Path) else value, COMMAND_LINE)
             for name, value in overrides.items()
@@ -265,25 +281,25 @@ def _load(overrides: Mapping[str, object]) -> tuple[Settings, dict[str, _Found]]
         },
     }
     try:
-        settings = Settings.model_validate({name: one.value for name, one in found.items()})
+        settings = kind.model_validate({name: one.value for name, one in found.items()})
     except ValidationError as error:
-        problems += _explained(error, found)
+        problems += _explained(kind, error, found)
     if problems:
         raise SettingsError(problems)
     return settings, found
 
 
-def _explained(error: ValidationError, found: Mapping[str, _Found]) -> list[str]:
+def _explained(kind: type[Settings], error: ValidationError, found: Mapping[str, _Found]) -> list[str]:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         name = str(problem["loc"][0])
-        one, field = found[name], Settings.model_fields.get(name)
+        one, field = found[name], kind.model_fields.get(name)
         if field is None:
-            text = f"is not a setting{_nearest(name, Settings.model_fields)}"
+            text = f"is not a setting{_nearest(name, kind.model_fields)}"
         elif problem["type"] == "value_error":
             text = str(problem["ctx"]["error"])
         else:
-            shown = "" if name in SECRETS else f", not {str(one.value)[:60]!r}"
+            shown = "" if "SecretStr" in str(field.annotation) else f", not {str(one.value)[:60]!r}"
             text = f"must be {field.description}{shown}"
         lines.append(f"{name} ({one.origin}): {text}")
     return lines
@@ -296,8 +312,9 @@ def _nearest(word: str, words: Iterable[str], prefix: str = "") -> str:
     return f"; known are {', '.join(prefix + one for one in words)}"
 
 
-def _from_environment(problems: list[str]) -> dict[str, _Found]:
-    known = {f"{PREFIX}{name.upper()}": name for name in Settings.model_fields}
+def _from_environment(kind: type[Settings], passed_over: tuple[str, ...], problems: list[str]) -> dict[str, _Found]:
+    known = {f"{PREFIX}{name.upper()}": name for name in kind.model_fields}
+    others = tuple(f"{PREFIX}{name.upper()}" for name in passed_over)
     names = [variable.removeprefix(PREFIX) for variable in (*known, CONFIG)]
     files = {f"{variable}_FILE": variable for variable in known}
     given = {variable: value for variable, value in os.environ.items() if variable.startswith(PREFIX) and value}
@@ -310,6 +327,8 @@ def _from_environment(problems: list[str]) -> dict[str, _Found]:
                 problems.append(f"{variable} and {files[variable]} are both set: keep one of them")
             elif (text := _read(variable, problems)) is not None:
                 found[known[files[variable]]] = _Found(text, f"file {value} via {variable}")
+        elif variable.startswith(others):
+            continue
         elif variable != CONFIG and not _SERVICE_LINK.search(f"{variable}={value}"):
             problems.append(f"{variable} is not a setting{_nearest(variable, names, PREFIX)}")
     return found
