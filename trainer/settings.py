@@ -13,7 +13,6 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from bot.settings import PREFIX, Settings, check_address, load_as
 
-
 RANKS = (1, 8, 16, 32, 64, 128)
 
 
@@ -100,7 +99,7 @@ class TrainerSettings(Settings):
     )
     train_replicas: str = Field(
         default="",
-        description="addresses of all vLLM servers that answer as the student, commas between; without it, the student's",
+        description="addresses of all vLLM servers that answer as the student, commas between; else its own",
     )
     train_questions: int = Field(
         default=120, ge=5, le=5_000, description="questions of an exam, a whole number from 5 to 5000"
