@@ -620,7 +620,7 @@ def test_since_asks_for_the_vote_that_counts(store: Store) -> None:
     assert list(store.votes(since=at(50))) == []
 
 
-# --- projects, workers, adapters
+# --- projects, workers
 
 
 def test_projects(store: Store) -> None:
@@ -654,16 +654,6 @@ def test_workers(store: Store) -> None:
     assert store.silent_workers(at(9)) == ["b", "a"]
     store.drop_worker("b")
     assert store.silent_workers(at(10)) == ["a", "c"]
-
-
-def test_adapters(store: Store) -> None:
-    store.register_adapter("r2", base="granite", parent="r1", card={"f1": 0.5}, state="serving", at=at(2))
-    store.register_adapter("r1", base="granite", parent=None, card={}, state="trained", at=at(1))
-    store.register_adapter("r1", base="granite", parent=None, card={"note": ["ü\0"]}, state="retired", at=at(3))
-    assert [(it.name, it.parent, it.card, it.state, it.created_at) for it in store.adapters()] == [
-        ("r1", None, {"note": ["ü\0"]}, "retired", at(1)),
-        ("r2", "r1", {"f1": 0.5}, "serving", at(2)),
-    ]
 
 
 # --- forgetting

@@ -4,11 +4,13 @@
 `StoreError` when the database cannot do it. What it gives back are frozen values.
 """
 
+from bot.store.adapters import Adapters
 from bot.store.admin import Admin
 from bot.store.database import StoreError
 from bot.store.desk import Desk
 from bot.store.reviews import Reviews
 from bot.store.values import (
+    AdapterState,
     Arrival,
     Counts,
     Delivery,
@@ -22,6 +24,7 @@ from bot.store.values import (
 )
 
 __all__ = [
+    "AdapterState",
     "Arrival",
     "Counts",
     "Delivery",
@@ -37,7 +40,7 @@ __all__ = [
 ]
 
 
-class Store(Desk, Reviews, Admin):
+class Store(Desk, Reviews, Adapters, Admin):
     """The database and every query on it.
 
     Args:

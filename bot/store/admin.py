@@ -1,7 +1,7 @@
-"""Projects, groups, workers and adapters; forgetting and retention; the version of the tables."""
+"""Projects, groups and workers; forgetting and retention; the version of the tables."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, or_, select, update
@@ -10,7 +10,6 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from bot import migrations
 from bot.store.database import Database, StoreError
 from bot.store.rows import (
-    AdapterRow,
     Base,
     DeliveryRow,
     FindingRow,
@@ -22,7 +21,7 @@ from bot.store.rows import (
     VoteRow,
     WorkerRow,
 )
-from bot.store.values import Counts, Group, Project, StoredAdapter
+from bot.store.values import Counts, Group, Project
 
 _PART = 500
 """Most rows of the leading table that retention removes in one transaction."""
@@ -31,7 +30,7 @@ _PART = 500
 class Admin(Database):
     """The part of the store that is about everything around reviews."""
 
-    # --- projects, groups, workers, adapters
+    # --- projects, groups, workers
 
     def remember_project(
         self, project: int, path: str, hook: int | None, *, url: str | None = None, verify: bool = True
@@ -82,32 +81,6 @@ class Admin(Database):
         """Forget a worker."""
         with self._write() as session:
             session.execute(delete(WorkerRow).where(WorkerRow.name == worker))
-
-    def register_adapter(
-        self, name: str, *, base: str, parent: str | None, card: Mapping[str, object], state: str, at: datetime
-    ) -> None:
-        """Keep an adapter, or what became of it; when it was first kept stays.
-
-        Args:
-            name: of the adapter.
-            base: the model that it adapts.
-            parent: the adapter that it was trained on.
-            card: all else that is known of it; JSON.
-            state: a word for what became of it.
-            at: when.
-        """
-        known = {"base": base, "parent": parent, "card": dict(card), "state": state}
-        statement = self._insert(AdapterRow).values(name=name, created_at=at, **known)
-        with self._write() as session:
-            session.execute(statement.on_conflict_do_update(index_elements=["name"], set_=known))
-
-    def adapters(self) -> tuple[StoredAdapter, ...]:
-        """Give all adapters, oldest first."""
-        with self._read() as session:
-            rows = session.scalars(select(AdapterRow).order_by(AdapterRow.created_at, AdapterRow.name))
-            return tuple(
-                StoredAdapter(row.name, row.base, row.parent, row.card, row.state, row.created_at) for row in rows
-            )
 
     # --- forgetting
 

@@ -170,6 +170,12 @@ class ReviewRow(Base):
     __table_args__ = (
         Index("ix_reviews_merge", "project", "iid", "started_at"),
         Index("ix_reviews_started_at", "started_at"),
+        Index(
+            "ix_reviews_running",
+            "adapter",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
     )
 
 
@@ -285,3 +291,16 @@ class AdapterRow(Base):
     card: Mapped[dict[str, object]] = mapped_column(JSON)
     state: Mapped[str]
     created_at: Mapped[datetime]
+    predecessor: Mapped[str | None]
+    served_at: Mapped[datetime | None]
+    retired_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_adapters_serving",  # two can never serve
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'serving'"),
+            postgresql_where=text("state = 'serving'"),
+        ),
+    )

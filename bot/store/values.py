@@ -172,16 +172,39 @@ class Group:
     verify: bool
 
 
+class AdapterState(enum.StrEnum):
+    """What became of an adapter."""
+
+    CANDIDATE = "candidate"  # trained, and not judged yet
+    SHADOW = "shadow"  # answers beside the serving one, unseen
+    SERVING = "serving"
+    RETIRED = "retired"  # served once
+    REFUSED = "refused"  # by the gate, or by the student
+
+
 @dataclass(frozen=True, slots=True)
 class StoredAdapter:
-    """An adapter of the student: its base model, the adapter it was trained on, its card, and what became of it."""
+    """An adapter of the student.
+
+    Args:
+        name: of the adapter; `base`: of the model that it adapts.
+        parent: the adapter that it was trained on.
+        card: all else that is known of it (`trainer.adapter.Card`).
+        state: what became of it.
+        created_at: when it was first kept.
+        predecessor: the adapter that served when this one first did; None: the base model, or it never served.
+        served_at: when it last began to serve; `retired_at`: when it last ceased to.
+    """
 
     name: str
     base: str
     parent: str | None
     card: Mapping[str, object]
-    state: str
+    state: AdapterState
     created_at: datetime
+    predecessor: str | None = None
+    served_at: datetime | None = None
+    retired_at: datetime | None = None
 
 
 Counts = dict[str, int]
