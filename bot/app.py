@@ -44,6 +44,7 @@ def create_app(
     metrics: Metrics,
     checks: Mapping[str, Check],
     bot: Callable[[], int | None] = lambda: None,
+    adapter: Callable[[], str | None] | None = None,
     openapi: bool = False,
 ) -> FastAPI:
     """Make the app.
@@ -54,6 +55,8 @@ def create_app(
         metrics: where everything is counted.
         checks: what `/readyz` asks, by part: database, gitlab, student, worker.
         bot: gives the bot's own user id, None while it is not known. It must not wait.
+        adapter: gives the adapter that answers, None: the base model does. It must not wait. None: this process does
+            not know.
         openapi: whether `/openapi.json` is there.
     """
     app = _Documented(
@@ -80,7 +83,8 @@ def create_app(
         """Say which of the parts that reviews need are ready."""
         parts = await readiness.look()
         ready = set(parts.values()) <= {"ok"}
-        return JSONResponse({"ready": ready, "parts": parts}, 200 if ready else 503)
+        answers = {"adapter": adapter()} if adapter else {}
+        return JSONResponse({"ready": ready, "parts": parts, **answers}, 200 if ready else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:

@@ -13,6 +13,7 @@ from bot.desk import Due
 from bot.domain import MergeRef
 from bot.forge import Forge, ForgeError, ForgeUnreachable
 from bot.jobs import BEAT_SECONDS, Worker
+from bot.serving import Loaded
 from bot.step import Wait, now
 from bot.store import Project, Store, StoreError
 
@@ -22,6 +23,7 @@ TICK_SECONDS = 0.1
 RESCUE_SECONDS = 30.0
 CATCH_UP_SECONDS = 600.0
 HOOKS_SECONDS = 600.0
+ADAPTERS_SECONDS = 60.0
 EXPIRE_SECONDS = 6 * 3600.0
 FORGET_SECONDS = 600.0
 _ATTENDED = timedelta(hours=1)  # the record of an event holds who wrote what; it is needed as long as it runs
@@ -80,6 +82,7 @@ class Clerk:
         rhythms = (
             ("webhooks", HOOKS_SECONDS, chores.hooks),  # first: it finds projects to catch up with
             ("catch up", CATCH_UP_SECONDS, chores.catch_up),
+            ("adapters", ADAPTERS_SECONDS, chores.adapters),
             ("expire", EXPIRE_SECONDS, chores.expire),
             ("forget", FORGET_SECONDS, chores.forget),
         )
@@ -110,6 +113,7 @@ class Chores:
         forge: where merge requests are.
         store: what the bot remembers.
         hooks: sees to the webhooks.
+        put_back: loads the adapters that the student lost when it was started anew.
         sweep: makes the book of votes agree with a merge request.
         clean: removes the record of workflows (of one name, or all) that ended so long ago.
         keep: how long deliveries, reviews and votes are kept.
@@ -122,6 +126,7 @@ class Chores:
         store: Store,
         *,
         hooks: Callable[[], None],
+        put_back: Callable[[], Loaded],
         sweep: Callable[[MergeRef], object],
         clean: Callable[[timedelta, str | None], None],
         keep: timedelta,
@@ -130,6 +135,7 @@ class Chores:
         self.forge = forge
         self.store = store
         self.hooks = hooks
+        self.put_back = put_back
         self.sweep = sweep
         self.clean = clean
         self.keep = keep
@@ -160,6 +166,17 @@ class Chores:
             if isinstance(said := self.sweep(merge.ref), Wait):
                 log.info("sweep waits", merge=str(merge.ref), why=said.why)
         self.store.swept(project.id, begun)
+
+    def adapters(self) -> None:
+        """See to it that the student has its adapters, before somebody waits for a review."""
+        task = "adapters"
+        loaded = self.put_back()
+        if loaded.adapters:
+            log.info("adapters put back", adapters=loaded.adapters)
+        if loaded.problems:
+            self.complaints.failed(task, " ".join(loaded.problems))
+        else:
+            self.complaints.worked(task)
 
     def expire(self) -> None:
         """Remove what is older than it is kept."""

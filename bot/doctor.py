@@ -61,6 +61,7 @@ class _Memory:
 
     groups: tuple[stored.Group, ...] = ()
     projects: tuple[stored.Project, ...] = ()
+    serving: stored.StoredAdapter | None = None
 
 
 def run(chosen: Settings, *, project: str | None) -> int:
@@ -96,7 +97,7 @@ def examine(chosen: Settings, key: int | str | None) -> Iterator[Line]:
     line, memory = _database(chosen)
     yield line
     yield from _gitlab(chosen, memory, key)
-    yield from _student(chosen)
+    yield from _student(chosen, memory)
 
 
 def _skipped(needs: str, *checks: str) -> Iterator[Line]:
@@ -136,7 +137,7 @@ def _database(chosen: Settings) -> tuple[Line, _Memory | None]:
             words = f"there is none yet: the first `apprentice serve` or `connect` makes it in {chosen.data_dir}"
             return Line(name, Mark.WARNING, words), _Memory()
         store.check()
-        memory = _Memory(store.groups(), store.projects())
+        memory = _Memory(store.groups(), store.projects(), store.serving_adapter())
     except StoreError as error:
         return Line(name, Mark.FAILED, str(error)), None
     return Line(name, Mark.OK, store.name), memory
@@ -352,10 +353,10 @@ def _delivered(newest: Sequence[Delivery], url: str) -> tuple[Mark, str]:
 # --- the student
 
 
-def _student(chosen: Settings) -> Iterator[Line]:
+def _student(chosen: Settings, memory: _Memory | None) -> Iterator[Line]:
     try:
         endpoint = find_endpoint(chosen)
-        asked = asyncio.run(_asked(chosen, endpoint))
+        asked = asyncio.run(_asked(chosen, endpoint, memory))
     except (StudentError, TimeoutError) as error:
         words = str(error) or f"no answer within {STUDENT_SECONDS:.0f} s. Is it overloaded? Its own log says more"
         yield Line("student", Mark.FAILED, words)
@@ -367,24 +368,38 @@ def _student(chosen: Settings) -> Iterator[Line]:
     yield adapter
 
 
-async def _asked(chosen: Settings, endpoint: Endpoint) -> tuple[tuple[str, ...], Line, Line]:
+async def _asked(chosen: Settings, endpoint: Endpoint, memory: _Memory | None) -> tuple[tuple[str, ...], Line, Line]:
     """What a person should know about the endpoint; the lines of the model and of the adapter.
 
     Raises:
         StudentError: the endpoint cannot be used.
         TimeoutError: it takes too long.
     """
-    base = chosen.model_copy(update={"student_adapter": None})
     async with asyncio.timeout(STUDENT_SECONDS):
-        async with connect(endpoint, base) as student:
+        async with connect(endpoint, chosen, None) as student:
             model = await _served(student, "model")
-        if chosen.student_adapter is None:
-            return student.warnings, model, Line("adapter", Mark.OK, "none is set: the base model reviews")
-        async with connect(endpoint, chosen) as student:
-            adapter = await _served(student, "adapter")
-            if adapter.mark is Mark.OK:
-                adapter = Line("adapter", Mark.OK, chosen.student_adapter)
-            return student.warnings, model, adapter
+        return student.warnings, model, await _adapter(chosen, endpoint, memory)
+
+
+async def _adapter(chosen: Settings, endpoint: Endpoint, memory: _Memory | None) -> Line:
+    """Which adapter reviews, and whether it is there."""
+    check = "adapter"
+    if pinned := chosen.student_adapter:
+        async with connect(endpoint, chosen, pinned) as student:
+            line = await _served(student, check)
+        return Line(check, Mark.OK, pinned) if line.mark is Mark.OK else line
+    if memory is None:
+        return Line(check, Mark.SKIPPED, "not checked without the database, which knows the one that serves")
+    if memory.serving is None:
+        return Line(check, Mark.OK, "none is set: the base model reviews")
+    promoted = memory.serving
+    async with connect(endpoint, chosen, promoted.name) as student:
+        line = await _served(student, check)
+    if line.mark is Mark.OK:
+        return Line(check, Mark.OK, f"{promoted.name}, serving since {promoted.served_at:%Y-%m-%d %H:%M} UTC")
+    words = f"{promoted.name} serves, and {endpoint.url} has not loaded it. A running bot loads it within a minute; "
+    way_out = "if it does not, its log says why, and `apprentice train rollback` goes back to the one before"
+    return Line(check, Mark.FAILED, words + way_out)
 
 
 async def _served(student: Student, check: str) -> Line:

@@ -70,13 +70,13 @@ def find_endpoint(chosen: settings.Settings) -> Endpoint:
     return Endpoint(local.url, local.key, chosen.student_model or local.model, local.tokenizer, seconds)
 
 
-def connect(endpoint: Endpoint, chosen: settings.Settings) -> Student:
-    """A client for it, with the adapter that the settings name."""
+def connect(endpoint: Endpoint, chosen: settings.Settings, adapter: str | None) -> Student:
+    """A client for it that asks an adapter; None: the base model."""
     return Student(
         endpoint.url,
         key=endpoint.key,
         model=endpoint.model,
-        adapter=chosen.student_adapter,
+        adapter=adapter,
         ca_file=chosen.student_ca_file,
         timeout_seconds=endpoint.timeout_seconds,
         retries=chosen.student_retries,
@@ -84,16 +84,22 @@ def connect(endpoint: Endpoint, chosen: settings.Settings) -> Student:
 
 
 async def interview(
-    change: Change, policy: Policy, chosen: settings.Settings, endpoint: Endpoint, progress: Progress
+    change: Change,
+    policy: Policy,
+    chosen: settings.Settings,
+    endpoint: Endpoint,
+    progress: Progress,
+    *,
+    adapter: str | None,
 ) -> Heard:
-    """Review a change.
+    """Review a change by an adapter; None: by the base model.
 
     Raises:
         StudentError: the client cannot be made. What goes wrong later is in the outcome.
         RedactionError: the secret scanner cannot be loaded.
         TokenizerError: the tokenizer's file cannot be used.
     """
-    async with connect(endpoint, chosen) as student:
+    async with connect(endpoint, chosen, adapter) as student:
         model, context = endpoint.model or "unknown", chosen.student_context_tokens
         with contextlib.suppress(StudentError):  # the first question meets the same error, and is reported with it
             base = await student.base()
@@ -110,7 +116,7 @@ async def interview(
                 prepared,
                 policy,
                 student,
-                Speaker(model, chosen.student_adapter),
+                Speaker(model, adapter),
                 concurrency=chosen.student_concurrency,
                 step=step,
             )

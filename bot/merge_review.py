@@ -29,6 +29,7 @@ from bot.interview import NoStudentError, find_endpoint, interview
 from bot.policy import Policy, PolicyError, parse_policy
 from bot.position import anchor
 from bot.review import Outcome, Step
+from bot.serving import put_back
 from bot.settings import Settings
 from bot.step import Done, End, ForgottenError, Wait, guarded, now
 from bot.store import ReviewState, Store, StoredFinding, StoredReview
@@ -163,9 +164,14 @@ class MergeReview:
         read = self.forge.read_change(merge)
         files, since = self._files(merge, read, decided)
         change = MergeChange(self.forge, merge, merge.refs.head, files)
-        heard = asyncio.run(interview(change, policy, self.chosen, find_endpoint(self.chosen), _silently))
+        endpoint = find_endpoint(self.chosen)
+        adapter = self.store.take_adapter(claim.workflow, self.chosen.student_adapter)
+        heard = asyncio.run(interview(change, policy, self.chosen, endpoint, _silently, adapter=adapter))
         if (lost := _lost(heard.outcome)) and (isinstance(lost, _GONE) or tries < _TRIES):
-            return Wait(str(lost), spent=not isinstance(lost, _GONE), said=lost.reason)
+            # A student that was started anew has lost its adapters.
+            problems = put_back(self.chosen, self.store).problems if isinstance(lost, UnknownModel) else ()
+            self.store.leave_adapter(claim.workflow)
+            return Wait(" ".join((str(lost), *problems)), spent=not isinstance(lost, _GONE), said=lost.reason)
         result = heard.outcome.review
         result = replace(result, not_read=(*result.not_read, *read.not_read))
         threads: tuple[thread.Thread, ...] = ()

@@ -112,9 +112,7 @@ def existing_store(chosen: Settings) -> Store | None:
 
 
 def _store(chosen: Settings) -> Store:
-    if chosen.database_url is None:
-        return Store(f"sqlite:///{chosen.data_dir / 'apprentice.sqlite'}")
-    return Store(chosen.database_url.get_secret_value())
+    return Store(chosen.database)
 
 
 # --- GitLab

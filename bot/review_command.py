@@ -4,6 +4,7 @@ The one place where git, the settings, the policy, the student and the printed r
 """
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -150,11 +151,30 @@ def ask(change: Change, policy: Policy, chosen: settings.Settings) -> Outcome:
             chosen,
             find_endpoint(chosen),
             lambda total: terminal.progress(enabled=True, total=total),
+            adapter=chosen.student_adapter or _promoted(chosen),
         )
     )
     for warning in heard.warnings:
         say(f"warning: {warning}")
     return heard.outcome
+
+
+def _promoted(chosen: settings.Settings) -> str | None:
+    """The adapter that the bot reviews with, if its database can be seen from here; loaded where it is missing."""
+    if chosen.database_url is None and not chosen.own_database.is_file():
+        return None
+    from bot.serving import put_back  # noqa: PLC0415 -- imported late: it takes a second, and most have no bot
+    from bot.store import Store, StoreError  # noqa: PLC0415 -- the same
+
+    try:
+        with contextlib.closing(Store(chosen.database)) as store:
+            serving = store.serving_adapter()
+            for problem in put_back(chosen, store).problems:
+                say(f"warning: {problem}")
+    except StoreError as error:
+        say(f"note: the base model reviews, because no adapter could be looked up: {error}")
+        return None
+    return serving.name if serving else None
 
 
 def show(done: Review, options: Options) -> None:

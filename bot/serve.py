@@ -33,6 +33,7 @@ from bot.parts import (
     webhook_secrets,
 )
 from bot.ready import Check
+from bot.serving import put_back
 from bot.settings import Settings, SettingsError
 from bot.store import Store
 from bot.telemetry import Metrics, set_up_logging
@@ -78,11 +79,13 @@ def run(chosen: Settings, *, host: str, port: int, role: Role) -> None:
     forge = open_forge(chosen, metrics.heard_forge)
     worker = None if role == "web" else _worker(chosen, store, forge, metrics)
     clerk = None if worker is None else _clerk(chosen, store, forge, worker)
+    speaker = _Speaker(chosen, store)
     app = create_app(
         store=store,
         secrets=secrets,
         metrics=metrics,
-        checks=_checks(chosen, store, forge, clerk),
+        checks=_checks(store, forge, clerk, speaker),
+        adapter=None if clerk is None else lambda: speaker.adapter,
         bot=lambda: forge.known_me.id if forge.known_me else None,
     )
     log.info("serving", role=role, address=f"http://{host}:{port}", gitlab=chosen.gitlab_url, database=store.name)
@@ -98,20 +101,31 @@ def run(chosen: Settings, *, host: str, port: int, role: Role) -> None:
     os._exit(0)  # a step that still runs is recorded as begun, and runs again at the next start: do not wait for it
 
 
-def _checks(chosen: Settings, store: Store, forge: GitLabForge, clerk: Clerk | None) -> Mapping[str, Check]:
+def _checks(store: Store, forge: GitLabForge, clerk: Clerk | None, speaker: "_Speaker") -> Mapping[str, Check]:
     """What `/readyz` asks."""
-
-    def student() -> None:
-        async def ask() -> None:
-            async with connect(find_endpoint(chosen), chosen) as client:
-                await client.base()
-
-        asyncio.run(asyncio.wait_for(ask(), timeout=_CHECK_SECONDS))
-
     checks: dict[str, Check] = {"database": store.check, "gitlab": forge.check}
     if clerk is not None:
-        checks |= {"student": student, "worker": clerk.check}
+        checks |= {"student": speaker.check, "worker": clerk.check}
     return checks
+
+
+class _Speaker:
+    """Who answers reviews: the adapter that the settings pin or the learning loop promoted, or the base model."""
+
+    def __init__(self, chosen: Settings, store: Store) -> None:
+        self.chosen = chosen
+        self.store = store
+        self.adapter: str | None = None
+
+    def check(self) -> None:
+        """Ask the student whether it serves that; raises where it does not."""
+        serving = self.store.serving_adapter()
+        self.adapter = self.chosen.student_adapter or (serving.name if serving else None)
+        asyncio.run(asyncio.wait_for(self._ask(), timeout=_CHECK_SECONDS))
+
+    async def _ask(self) -> None:
+        async with connect(find_endpoint(self.chosen), self.chosen, self.adapter) as client:
+            await client.base()
 
 
 def _worker(chosen: Settings, store: Store, forge: GitLabForge, metrics: Metrics) -> Worker:
@@ -134,6 +148,7 @@ def _clerk(chosen: Settings, store: Store, forge: GitLabForge, worker: Worker) -
         forge,
         store,
         hooks=Upkeep(open_admin(chosen), store, partial(wanted_hook, chosen)).look_after,
+        put_back=lambda: put_back(chosen, store),
         sweep=worker.jobs.conversation.sweep,
         clean=forget_workflows,
         keep=timedelta(days=chosen.retention_days),

@@ -64,6 +64,10 @@ def _check_student_url(url: str) -> str:
     return url
 
 
+def _check_student_urls(urls: str) -> str:
+    return ",".join(_check_student_url(url.strip()) for url in urls.split(","))
+
+
 def _check_gitlab_url(url: str) -> str:
     return check_address(url, instead=f"the token belongs in {PREFIX}GITLAB_TOKEN", example="https://gitlab.example")
 
@@ -110,7 +114,18 @@ class Settings(BaseModel):
     )
     student_adapter: _Name | None = Field(
         default=None,
-        description="name of the LoRA adapter that answers; without it, the base model",
+        description="name of the LoRA adapter that answers; without it, the one that the learning loop promoted, or "
+        "the base model",
+    )
+    student_replicas: Annotated[str, AfterValidator(_check_student_urls)] | None = Field(
+        default=None,
+        description="addresses of all vLLM servers behind the student's address, commas between, each ends in /v1; "
+        "without it, that address alone",
+    )
+    student_adapters_dir: _AbsolutePath | None = Field(
+        default=None,
+        description="folder of the learning loop's adapters as the student's machine sees it; without it, "
+        "trainer/adapters in the data folder",
     )
     student_api_key: _Secret | None = Field(default=None, description="the endpoint's key, text")
     student_ca_file: _CaFile | None = Field(
@@ -204,6 +219,16 @@ class Settings(BaseModel):
         default_factory=lambda: platformdirs.user_state_path("apprentice"),
         description="folder for pid files and logs",
     )
+
+    @property
+    def own_database(self) -> Path:
+        """SQLite's file, where no other database is named."""
+        return self.data_dir / "apprentice.sqlite"
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.own_database}"
 
 
 @dataclass(frozen=True, slots=True)

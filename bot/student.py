@@ -60,11 +60,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model or an adapter at an endpoint. Only vLLM tells an adapter's base and the context length."""
+    """A model or an adapter at an endpoint. Only vLLM tells an adapter's base, the context length and the folder."""
 
     id: str
     parent: str | None = None
     max_model_len: int | None = None
+    root: str | None = None
 
 
 class _Top(TypedDict):

@@ -471,6 +471,13 @@ def test_ready(start: Starts) -> None:
     assert (answer.status, answer.json) == (200, {"ready": True, "parts": {"database": "ok", "gitlab": "ok"}})
 
 
+@pytest.mark.parametrize("adapter", ["student-r0007", None])
+def test_ready_says_which_adapter_answers(adapter: str | None) -> None:
+    app = create_app(store=Keeps(), secrets=Secrets(token=TOKEN), metrics=Metrics(), checks={}, adapter=lambda: adapter)
+    with running(app) as served:
+        assert served.get("/readyz").json == {"ready": True, "parts": {}, "adapter": adapter}
+
+
 def test_not_ready_names_the_part_and_only_the_log_says_why(start: Starts, log: io.StringIO) -> None:
     gitlab = Part(RuntimeError("gitlab.internal:8443 refused the connection"))
     answer = start(checks={"database": Part().check, "gitlab": gitlab.check}).get("/readyz")

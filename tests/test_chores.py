@@ -18,6 +18,7 @@ from bot.domain import MergeRef
 from bot.forge import ForgeBusy, ForgeDenied
 from bot.gitlab import door
 from bot.jobs import Worker
+from bot.serving import Loaded
 from bot.step import Done, Wait, now
 from bot.store import Arrival, StoreError
 from tests.fakes.bot_world import BotWorld, bot_world
@@ -38,12 +39,14 @@ def chores(
     *,
     sweep: Callable[[MergeRef], object] | None = None,
     cleaned: list[tuple[timedelta, str | None]] | None = None,
+    loaded: Iterator[Loaded] | None = None,
 ) -> Chores:
     removed = [] if cleaned is None else cleaned
     return Chores(
         here.forge,
         here.store,
         hooks=lambda: None,
+        put_back=Loaded if loaded is None else lambda: next(loaded),
         sweep=sweep or here.talk.sweep,
         clean=lambda keep, name: removed.append((keep, name)),
         keep=KEEP,
@@ -140,6 +143,22 @@ def test_a_sweep_that_must_wait_holds_up_no_other(here: BotWorld) -> None:
         ("sweep waits", str(here.ref), "GitLab is busy")
     ]
     assert here.store.projects()[0].swept_at is not None
+
+
+# --- the student's adapters
+
+
+def test_lost_adapters_are_told_once_until_they_are_back(here: BotWorld) -> None:
+    told = [Loaded(problems=("a1 is gone",))] * 2 + [Loaded(adapters=("a1 at http://b",)), Loaded()]
+    made = chores(here, loaded=iter(told))
+    with capture_logs() as logged:
+        for _ in told:
+            made.adapters()
+    assert [(entry["event"], entry.get("error"), entry.get("outcome")) for entry in logged] == [
+        ("clerk", "a1 is gone", None),
+        ("adapters put back", None, None),
+        ("clerk", None, "works again"),
+    ]
 
 
 # --- retention

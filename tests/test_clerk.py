@@ -10,6 +10,7 @@ from bot.clerk import Chores
 from bot.domain import MergeRef
 from bot.forge import ForgeUnreachable
 from bot.gitlab import GitLabForge, door
+from bot.serving import Loaded
 from bot.store import Store
 from tests.fakes import gitlab as stand_in
 
@@ -29,6 +30,7 @@ def test_a_project_that_is_gone_holds_up_no_other(tmp_path: Path, monkeypatch: p
             forge,
             store,
             hooks=lambda: None,
+            put_back=Loaded,
             sweep=swept.append,
             clean=lambda keep, name: None,  # noqa: ARG005 -- nothing to clean
             keep=timedelta(days=1),

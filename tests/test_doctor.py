@@ -1,5 +1,6 @@
 """`apprentice doctor` as an operator runs it: what is wrong is named with the way out, and hides nothing else."""
 
+import json
 import ssl
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 import trustme
 from pytest_httpserver import HTTPServer
+from werkzeug import Response
 
 from bot.doctor import SLOW_SECONDS
 from bot.gitlab import door
-from bot.store import Store
+from bot.store import AdapterState, Store
 from tests.fakes import gitlab as stand_in
 from tests.fakes import student as fake_student
 from tests.fakes.gitlab import DEVELOPER, MAINTAINER, OWNER, REPORTER, GitLab
@@ -414,6 +416,28 @@ def test_adapters(place: Place, httpserver: HTTPServer) -> None:
     said = place.doctor(code=1)
     assert said["model"] == "ok base"
     assert "has no adapter round-4; it serves base, round-3. Load it" in said["adapter"]
+
+
+def test_the_adapter_that_the_learning_loop_promoted(place: Place, httpserver: HTTPServer) -> None:
+    place.gitlab.project("team/shop", bot_level=MAINTAINER)
+    place.connect("team/shop")
+    place.given |= {"APPRENTICE_STUDENT_URL": httpserver.url_for("/v1")}
+    served: list[dict[str, str]] = [{"id": "base"}]
+    httpserver.expect_request("/v1/models").respond_with_handler(lambda _: Response(json.dumps({"data": served})))
+    store = Store(f"sqlite:///{place.folder / 'data' / 'apprentice.sqlite'}")
+    when = datetime(2026, 11, 25, 9, 5, tzinfo=UTC)
+    store.register_adapter("r7", base="base", parent=None, card={}, state=AdapterState.CANDIDATE, at=when)
+    store.serve_adapter("r7", when)
+    store.close()
+    assert place.doctor(code=1)["adapter"] == (
+        f"FAILED r7 serves, and {httpserver.url_for('/v1')} has not loaded it. A running bot loads it within a minute; "
+        "if it does not, its log says why, and `apprentice train rollback` goes back to the one before"
+    )
+    served.append({"id": "r7", "parent": "base"})
+    said = place.doctor()
+    assert (said["model"], said["adapter"]) == ("ok base", "ok r7, serving since 2026-11-25 09:05 UTC")
+    (place.folder / "data" / "apprentice.sqlite").write_text("no database")
+    assert place.doctor(code=1)["adapter"].startswith("skipped not checked without the database")
 
 
 # --- the real command

@@ -107,6 +107,8 @@ def test_all_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch,
         STUDENT_URL="https://gpu.corp:8443/llm/v1/",
         STUDENT_ADAPTER="apprentice-0007",
+        STUDENT_REPLICAS="http://a:8000/v1/, http://b:8000/v1",
+        STUDENT_ADAPTERS_DIR="/mnt/adapters",
         STUDENT_CA_FILE=tmp_path / "ca.pem",
         STUDENT_TIMEOUT_SECONDS="0.5",
         STUDENT_TOKENIZER=tmp_path,
@@ -115,6 +117,8 @@ def test_all_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     )
     found = settings.load({})
     assert found.student_url == "https://gpu.corp:8443/llm/v1"
+    assert found.student_replicas == "http://a:8000/v1,http://b:8000/v1"
+    assert found.student_adapters_dir == Path("/mnt/adapters")
     assert found.student_tokenizer == tmp_path / "tokenizer.json"
     assert found.student_ca_file == tmp_path / "ca.pem"
     assert (found.student_timeout_seconds, found.student_context_tokens) == (0.5, 4096)
@@ -137,6 +141,8 @@ def test_all_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ("STUDENT_URL", "http://[::1/v1", "is no address"),
         ("STUDENT_URL", f"http://me:{KEY}@h/v1", "the key belongs in APPRENTICE_STUDENT_API_KEY"),
         ("STUDENT_URL", "http://h/v1?x=1", "must hold no ? and no #"),
+        ("STUDENT_REPLICAS", "http://h:8000/v1,http://i", "must end in /v1: write http://i/v1"),
+        ("STUDENT_ADAPTERS_DIR", "adapters", "must be an absolute path, not 'adapters'"),
         ("STUDENT_MODEL", "a\x1b[31m", "must be the base model's name"),
         ("STUDENT_API_KEY", f"{KEY} {KEY}", "must be one word of plain ASCII characters"),
         ("STUDENT_API_KEY", f"{KEY}é", "must be one word of plain ASCII characters"),

@@ -440,8 +440,8 @@ VLLM_MODELS = {
 def test_models_are_listed(httpserver: HTTPServer, url: str) -> None:
     httpserver.expect_request("/v1/models", method="GET").respond_with_json(VLLM_MODELS)
     assert run(connect(url), lambda one: one.models()) == (
-        ServedModel("base", None, 4096),
-        ServedModel("apprentice-1", "base", None),
+        ServedModel("base", None, 4096, "/m"),
+        ServedModel("apprentice-1", "base", None, "/a"),
     )
 
 
@@ -460,7 +460,7 @@ def test_the_base_model_is_found(httpserver: HTTPServer, url: str, model: str | 
         await one.base()
         return await one.base()
 
-    assert run(connect(url, model=model, adapter=adapter), twice) == ServedModel("base", None, 4096)
+    assert run(connect(url, model=model, adapter=adapter), twice) == ServedModel("base", None, 4096, "/m")
     assert len(httpserver.log) == 1
 
 

@@ -97,10 +97,6 @@ class TrainerSettings(Settings):
     train_examples: Annotated[Path, AfterValidator(_check_folder)] | None = Field(
         default=None, description="folder with labelled examples of yours, files that end in .jsonl"
     )
-    train_replicas: str = Field(
-        default="",
-        description="addresses of all vLLM servers that answer as the student, commas between; else its own",
-    )
     train_questions: int = Field(
         default=120, ge=5, le=5_000, description="questions of an exam, a whole number from 5 to 5000"
     )
