@@ -27,8 +27,8 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
             file.write(numbers)
 
 
-def make_adapter(folder: Path, base: Path, *, seed: int, rank: int = RANK) -> Path:
-    """An adapter for the query and value projections of every layer of the base."""
+def make_adapter(folder: Path, base: Path, *, seed: int, rank: int = RANK, scale: float = 0.1) -> Path:
+    """An adapter for the query and value projections of every layer of the base; by `scale` it still speaks like it."""
     numbers = random.Random(seed)  # noqa: S311 -- not a secret
     tensors = {}
     for name, shape in sorted(base_shapes(base).items()):
@@ -37,7 +37,7 @@ def make_adapter(folder: Path, base: Path, *, seed: int, rank: int = RANK) -> Pa
             outputs, inputs = shape
             sides: dict[str, tuple[int, int]] = {"A": (rank, inputs), "B": (outputs, rank)}
             for side, (rows, columns) in sides.items():
-                values = array.array("f", (numbers.gauss(0, 0.1) for _ in range(rows * columns)))
+                values = array.array("f", (numbers.gauss(0, scale) for _ in range(rows * columns)))
                 tensors[f"base_model.model.{module}.lora_{side}.weight"] = (sides[side], values.tobytes())
     folder.mkdir(parents=True)
     write_safetensors(folder / "adapter_model.safetensors", tensors)

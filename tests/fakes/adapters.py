@@ -79,9 +79,9 @@ class World:
         for server in self.servers:
             server.calls.clear()
 
-    def publish(self, name: str, *, parent: str | None = None, seed: int = 1, at: datetime = NOON) -> Path:
-        tuned = make_adapter(self.chosen.data_dir / "tuned" / name, self.base, seed=seed)
-        known = card(name, self.base, parent=parent, created_at=at)
+    def publish(self, name: str, *, parent: str | None = None, seed: int = 1, scale: float = 0.1) -> Path:
+        tuned = make_adapter(self.chosen.data_dir / "tuned" / name, self.base, seed=seed, scale=scale)
+        known = card(name, self.base, parent=parent)
         folder = publish(tuned, name, known, self.folder, base=self.base, max_rank=16)
         self.store.register_adapter(
             name,
@@ -89,7 +89,7 @@ class World:
             parent=parent,
             card=Card.model_validate_json((folder / "card.json").read_bytes()).model_dump(mode="json"),
             state=AdapterState.CANDIDATE,
-            at=at,
+            at=NOON,
         )
         return folder
 

@@ -221,7 +221,7 @@ def test_what_nobody_knows_is_named(here: World) -> None:
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.fakes.adapters"])
+    context.set_forkserver_preload(["tests.fakes.adapters", "openai"])
     return context
 
 
@@ -231,7 +231,7 @@ STEPS = [
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("resume", ["roll_out", "restore", "rollback"])
+@pytest.mark.parametrize("resume", ["roll_out", "restore"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_between_any_two_steps_a_swap_loses_nothing(
     here: World,
@@ -264,9 +264,9 @@ def test_killed_between_any_two_steps_a_swap_loses_nothing(
         here.rollout.restore()
         assert here.serving == (NEW if moved else OLD)
         assert all(here.serving in loaded for loaded in here.loaded)
-    if resume == "rollback" and moved:
-        here.rollout.rollback()
-        assert (here.serving, here.loaded) == (OLD, [[OLD], [OLD]])
+        if moved:
+            here.rollout.rollback()
+            assert (here.serving, here.loaded) == (OLD, [[OLD], [OLD]])
     here.rollout.roll_out(NEW)
     assert (here.serving, here.loaded) == (NEW, BOTH)
     assert not any(server.dead for server in here.servers)
