@@ -1,13 +1,13 @@
 # `make demo` and `make test` are the two commands to know; `make help` lists the others.
 PYTHON ?= python3
 BIN := .venv/bin
-SLOW := process or vllm or postgres or e2e
+SLOW := process or vllm or nemo or postgres or e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint format bench clean
+.PHONY: help setup demo test unit train-env lint format bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
 
 setup: .venv/.complete  ## make the bot's environment in .venv
 
@@ -27,6 +27,9 @@ test: setup lint unit  ## everything: lint, unit tests, tests with processes and
 unit: setup  ## the fast tests; fails where they leave out a line or branch of the pure core
 	$(BIN)/pytest -m "not ($(SLOW))" --numprocesses 3 --dist worksteal --cov --cov-report=
 	$(BIN)/python -m tests.core_coverage
+
+train-env: setup  ## make NVIDIA NeMo's environment, in which the student is fine-tuned (some 3 GB)
+	$(BIN)/python -m trainer.tune.environment
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check
