@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from bot.answer import Suspect
 from bot.diff import Line, LineKind
@@ -217,14 +217,7 @@ class Echo(BaseModel):
 
 
 def tokens(student: RunningStudent, model: str, messages: list[object], *, prompt: bool) -> list[int]:
-    """What vLLM makes of a chat."""
-    body = {"model": model, "messages": messages, "add_generation_prompt": prompt, "add_special_tokens": False}
-    answer = httpx2.post(
-        f"{student.url.removesuffix('/v1')}/tokenize",
-        json=body,
-        headers={"authorization": f"Bearer {student.key}"},
-        timeout=60,
-    )
-    assert answer.status_code == 200, answer.text
-    made: list[int] = answer.json()["tokens"]
-    return made
+    """What vLLM makes of a chat, by its own word."""
+    asked = {"model": model, "messages": messages, "max_tokens": 1, "return_token_ids": True}
+    said = post(student, "/chat/completions", asked | {"add_generation_prompt": prompt})
+    return TypeAdapter(list[int]).validate_python(said["prompt_token_ids"])
