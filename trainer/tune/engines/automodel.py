@@ -18,15 +18,20 @@ ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.
 NEVER = 10**9
 
 
-def recipe(told: dict[str, object], steps: int) -> dict[str, object]:
-    """AutoModel's configuration for ours."""
-    gpu = told["device"] == "gpu"
-    data = {
+def data_settings(told: dict[str, object]) -> dict[str, object]:
+    """How rows become tokens and labels."""
+    return {
         "_target_": "nemo_automodel.components.datasets.llm.chat_dataset.ChatDataset",
         "seq_length": told["sequence_tokens"],
         "truncation": True,
         "mask_generation_prompt": True,  # the loss is of the answer alone, not of `<|im_start|>assistant` before it
     }
+
+
+def recipe(told: dict[str, object], steps: int) -> dict[str, object]:
+    """AutoModel's configuration for ours."""
+    gpu = told["device"] == "gpu"
+    data = data_settings(told)
     loader = {
         "_target_": "torchdata.stateful_dataloader.StatefulDataLoader",
         "collate_fn": "nemo_automodel.components.datasets.utils.default_collater",
