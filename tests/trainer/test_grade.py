@@ -1,6 +1,5 @@
 from random import Random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +23,7 @@ def test_the_figures() -> None:
         questions=6,
         accuracy=2 / 6,
         adjacent=4 / 6,
-        macro_f1=pytest.approx((2 / 3 + 0 + 2 / 4) / 3),
+        macro_f1=(2 / 3 + 0 + 2 / 4) / 3,
         validity=5 / 6,
         located=1 / 3,
         severe_recall=2 / 3,

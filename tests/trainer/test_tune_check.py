@@ -2,9 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from trainer.tune import check as checking
-from trainer.tune.check import Checked, TuneError, check
+from trainer.tune.check import TuneError, check
 from trainer.tune.config import TuneConfig
 
 
@@ -21,7 +22,7 @@ def words(text: str) -> int:
 def config(tmp_path: Path) -> TuneConfig:
     base = tmp_path / "base"
     base.mkdir()
-    (base / "config.json").write_text(json.dumps({"hidden_size": 64, "num_hidden_layers": 2}))
+    (base / "config.json").write_text(json.dumps({"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}))
     (base / "tokenizer.json").write_text("{}")
     (base / "tokenizer_config.json").write_text('{"chat_template": "..."}')
     (base / "model.safetensors").write_bytes(b"x" * 1000)
@@ -43,7 +44,10 @@ def told(config: TuneConfig) -> list[str]:
 
 
 def test_all_is_well(config: TuneConfig) -> None:
-    assert check(config, words) == Checked(train=2, val=2, longest=3 + 3 + 2 * checking.TEMPLATE_TOKENS)
+    checked = check(config, words)
+    assert [len(rows.lines) for rows in (checked.train, checked.val)] == [2, 2]
+    assert checked.longest == 3 + 3 + 2 * checking.TEMPLATE_TOKENS
+    assert checked.dropped == ()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_too_few_rows_and_no_file(config: TuneConfig) -> None:
     config.train.write_text(f"{row()}\n")
     config.val.unlink()
     few, none = told(config)
-    assert few == "train.jsonl has 1 rows, and 2 are the least"
+    assert few == "train.jsonl has 1 rows that fit, and 2 are the least"
     assert none.startswith(f"{config.val} cannot be read: ")
 
 
@@ -91,7 +95,7 @@ def test_a_folder_that_is_no_base(config: TuneConfig, lacks: str, problem: str) 
 def test_a_chat_template_in_a_file_of_its_own(config: TuneConfig) -> None:
     (config.base / "tokenizer_config.json").write_text("{}")
     (config.base / "chat_template.jinja").write_text("...")
-    assert check(config, words).train == 2
+    assert len(check(config, words).train.lines) == 2
 
 
 def test_a_base_that_is_not_there(config: TuneConfig) -> None:
@@ -101,17 +105,37 @@ def test_a_base_that_is_not_there(config: TuneConfig) -> None:
 
 def test_no_room(config: TuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "free_space", lambda _: 1_000_000)
-    (config.base / "config.json").write_text(json.dumps({"hidden_size": 100_000, "num_hidden_layers": 10_000}))
+    (config.base / "config.json").write_text(
+        json.dumps({"hidden_size": 100_000, "num_hidden_layers": 10_000, "vocab_size": 100})
+    )
     disk, memory = told(config)
     assert disk.endswith("and 1 MB are free")
     assert memory.startswith("It needs about ")
 
 
-@pytest.mark.parametrize(("rows", "most", "steps"), [(160, None, 20), (1, None, 1), (160, 5, 5), (160, 50, 20)])
+def test_rows_that_are_too_long_may_be_left_out(config: TuneConfig) -> None:
+    config.train.write_text(f"{row()}\n{row('x ' * 90)}\n{row()}\n")
+    checked = check(config.model_copy(update={"long_rows": "drop"}), words)
+    assert len(checked.train.lines) == 2
+    assert [each[:14] for each in checked.dropped] == ["train.jsonl:2:"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "steps"), [(160, None, 20), (1, None, 2), (161, None, 22), (160, 5, 5), (160, 50, 20)]
+)
 def test_how_many_steps(config: TuneConfig, rows: int, most: int | None, steps: int) -> None:
-    assert config.model_copy(update={"max_steps": most}).steps(rows) == steps
+    pace = config.model_copy(update={"max_steps": most}).pace([10] * rows)
+    assert (pace.steps, pace.batch, pace.micro_batch) == (steps, 16, 2)
 
 
-def test_accumulation(config: TuneConfig) -> None:
-    assert config.accumulation == 8
-    assert config.model_copy(update={"batch": 1}).accumulation == 1
+def test_the_pace_of_packs(config: TuneConfig) -> None:
+    pace = config.model_copy(update={"packing": True}).pace([16] * 160)  # four rows a pack of 64 tokens
+    assert (pace.steps, pace.batch, pace.micro_batch) == (20, 4, 1)
+
+
+@pytest.mark.parametrize(
+    "more", [{"batch": 3}, {"engine": "toolkit", "devices": 2}, {"engine": "toolkit", "packing": True}]
+)
+def test_what_does_not_go_together(config: TuneConfig, more: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TuneConfig.model_validate(config.model_dump() | more)

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -36,9 +37,18 @@ def test_what_is_no_number_is_no_point() -> None:
     assert curve(lines({"step": 0, "loss": None}, {"step": 1}), "loss") == []
 
 
-def test_how_long_it_will_take() -> None:
-    assert Progress(3, 9).seconds_left(2.5) == 15
-    assert Progress(9, 9).seconds_left(2.5) == Progress(10, 9).seconds_left(2.5) == 0
+def stamped(*seconds: float) -> list[str]:
+    start = datetime(2026, 11, 25, tzinfo=UTC)
+    stamps = ((start + timedelta(seconds=each)).isoformat() for each in seconds)
+    return lines(*({"step": step, "loss": 1.0, "timestamp": stamp} for step, stamp in enumerate(stamps)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left"),
+    [((0, 2, 4, 6), 12.0), ((0, 2, 4, 1000, 1002), 10.0), ((0,), None), ((), None)],
+)
+def test_how_long_it_will_take(seconds: tuple[float, ...], left: float | None) -> None:
+    assert progress(stamped(*seconds), [], 10).seconds_left == left
 
 
 @pytest.mark.parametrize(
@@ -55,6 +65,13 @@ def test_how_it_says_that_it_ended(output: list[str], end: tuple[str, int] | Non
     assert ended(output) == end
 
 
+OUT_OF_MEMORY = (
+    "it ran out of memory; a smaller micro_batch or sequence_tokens needs less "
+    "(torch.OutOfMemoryError: CUDA out of memory)"
+)
+FULL = "the disk is full (OSError: [Errno 28] No space left on device)"
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [
@@ -62,7 +79,8 @@ def test_how_it_says_that_it_ended(output: list[str], end: tuple[str, int] | Non
             ["Traceback (most recent call last):", "[rank0]: TypeError: no such key: dimm", "", "x"],
             "TypeError: no such key: dimm",
         ),
-        (["[rank0]: torch.OutOfMemoryError: no room"], "torch.OutOfMemoryError: no room"),
+        (["[rank0]: torch.OutOfMemoryError: CUDA out of memory"], OUT_OF_MEMORY),
+        (["OSError: [Errno 28] No space left on device"], FULL),
         (["a warning", "Killed", ""], "Killed"),
         ([], "it said nothing"),
         (["ValueError: " + "x" * 1000], "ValueError: " + "x" * 488),

@@ -17,6 +17,16 @@ TEMPLATE_TOKENS = 16
 LEAST_ROWS = 2
 CHECKPOINTS = 4
 """So many checkpoints are on the disk at once, at most: two recent ones, the best one, and the one that is written."""
+PROJECTIONS = 7
+"""Of a layer, four of attention and three of the MLP."""
+FLOAT = 4
+"""Bytes."""
+LOGS = 100_000_000
+"""Bytes on the disk, beside checkpoints."""
+LIBRARIES = 1_000_000_000
+"""Bytes of memory of an engine without a model."""
+ACTIVATIONS = 20
+"""Numbers that a layer keeps of each token for the way back, in hidden sizes."""
 
 
 class TuneError(RuntimeError):
@@ -39,17 +49,44 @@ class ChatRow(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """One file of rows, as it was read.
+
+    Args:
+        lines: the rows that are learnt from, or measured by, in ASCII: the engine takes U+2028 and its like for the
+            end of a line.
+        lengths: their tokens.
+        long: what is too long, in words.
+        problems: what is no row, in words.
+    """
+
+    lines: tuple[str, ...]
+    lengths: tuple[int, ...]
+    long: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What was found in the files.
 
     Args:
-        train: rows to learn from; `val`: rows that measure.
-        longest: tokens of the longest row.
+        train: rows to learn from.
+        val: rows that measure.
     """
 
-    train: int
-    val: int
-    longest: int
+    train: Rows
+    val: Rows
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.train.lengths + self.val.lengths)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The rows that were left out, since they are too long."""
+        return self.train.long + self.val.long
 
 
 def check(config: TuneConfig, count: Callable[[str], int]) -> Checked:
@@ -63,22 +100,26 @@ def check(config: TuneConfig, count: Callable[[str], int]) -> Checked:
         TuneError: with all that is wrong.
     """
     problems = base_problems(config.base)
-    lengths: dict[str, list[int]] = {"train": [], "val": []}
-    for name, path in (("train", config.train), ("val", config.val)):
+    if problems:
+        raise TuneError("\n".join(problems))  # without a tokenizer no row can be measured
+    found: list[Rows] = []
+    for path in (config.train, config.val):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{path} cannot be read: {error}")
             continue
-        lengths[name], wrong = row_lengths(path.name, lines, count, config.sequence_tokens)
-        problems += wrong
-        if not wrong and len(lines) < LEAST_ROWS:
-            problems.append(f"{path.name} has {len(lines)} rows, and {LEAST_ROWS} are the least")
-    if not problems:
-        problems = space_problems(config)
+        rows = read_rows(path.name, text.split("\n"), count, config.sequence_tokens)
+        problems += rows.problems + (rows.long if config.long_rows == "refuse" else ())
+        if not rows.problems and len(rows.lines) < LEAST_ROWS:
+            problems.append(f"{path.name} has {len(rows.lines)} rows that fit, and {LEAST_ROWS} are the least")
+        found.append(rows)
     if problems:
         raise TuneError("\n".join(problems))
-    return Checked(len(lengths["train"]), len(lengths["val"]), max(*lengths["train"], *lengths["val"]))
+    checked = Checked(*found)
+    if problems := space_problems(config, checked.longest):
+        raise TuneError("\n".join(problems))
+    return checked
 
 
 def base_problems(base: Path) -> list[str]:
@@ -95,16 +136,25 @@ def base_problems(base: Path) -> list[str]:
         return problems
     settings = base / "tokenizer_config.json"
     template = (base / "chat_template.jinja").is_file() or (
-        settings.is_file() and "chat_template" in settings.read_text()
+        settings.is_file() and "chat_template" in settings.read_text(encoding="utf-8")
     )
-    return [] if template else [f"{base} has no chat template: take an instruct model, not a bare one"]
+    if not template:
+        return [f"{base} has no chat template: take an instruct model, not a bare one"]
+    try:
+        _shape(base)
+    except ValidationError as error:
+        return [f"{base} is no language model that can be tuned: config.json: {error.errors()[0]['loc'][0]} is missing"]
+    return []
 
 
-def row_lengths(name: str, lines: Sequence[str], count: Callable[[str], int], most: int) -> tuple[list[int], list[str]]:
-    """Tokens of each row, and what is wrong with which. A row that is too long would lose its answer, silently."""
-    lengths: list[int] = []
+def read_rows(name: str, lines: Sequence[str], count: Callable[[str], int], most: int) -> Rows:
+    """Check the lines of one file. Of a row that is too long the engine would cut off the answer, in silence."""
+    kept: list[tuple[str, int]] = []
+    long: list[str] = []
     problems: list[str] = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = ChatRow.model_validate_json(line)
         except ValidationError as error:
@@ -115,25 +165,51 @@ def row_lengths(name: str, lines: Sequence[str], count: Callable[[str], int], mo
             problems.append(f"{name}:{number}: it ends with no answer of the assistant")
             continue
         tokens = sum(count(message.content) + TEMPLATE_TOKENS for message in row.messages)
-        lengths.append(tokens)
         if tokens > most:
-            problems.append(
-                f"{name}:{number}: {tokens} tokens, and {most} are the most (APPRENTICE_TRAIN_SEQUENCE_TOKENS)"
-            )
-    return lengths, problems
+            long.append(f"{name}:{number}: {tokens} tokens, and {most} are the most (APPRENTICE_TRAIN_SEQUENCE_TOKENS)")
+        else:
+            kept.append((json.dumps(json.loads(line)), tokens))
+    return Rows(tuple(line for line, _ in kept), tuple(tokens for _, tokens in kept), tuple(long), tuple(problems))
 
 
-def space_problems(config: TuneConfig) -> list[str]:
-    """Whether disk and memory are enough, by the size of the base and of the adapter."""
-    weights = sum(path.stat().st_size for path in config.base.glob("*.safetensors"))
-    hidden = int(json.loads((config.base / "config.json").read_text())["hidden_size"])
-    layers = int(json.loads((config.base / "config.json").read_text())["num_hidden_layers"])
-    adapter = layers * 7 * 2 * config.rank * hidden * 3 * 4  # seven projections; float32; some are three times as wide
-    disk = CHECKPOINTS * 3 * adapter + 100_000_000  # weights and two moments of Adam
+class _Shape(BaseModel):
+    """What of a base's `config.json` its needs depend on."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    vocab_size: int
+
+
+def adapter_bytes(config: TuneConfig) -> int:
+    """How large the adapter's weights are, rounded up."""
+    shape = _shape(config.base)
+    wide = 3 * shape.hidden_size  # the projections of an MLP are about so wide at one end
+    return shape.num_hidden_layers * PROJECTIONS * 2 * config.rank * wide * FLOAT
+
+
+def checkpoint_bytes(config: TuneConfig) -> int:
+    """What one checkpoint takes: the weights, and the two moments that Adam keeps of each."""
+    return 3 * adapter_bytes(config)
+
+
+def space_problems(config: TuneConfig, longest: int) -> list[str]:
+    """Whether disk and memory are enough for rows of at most so many tokens; a GPU's own memory is not looked at."""
+    shape = _shape(config.base)
     problems = []
+    disk = CHECKPOINTS * checkpoint_bytes(config) + LOGS
     if (free := free_space(config.folder)) < disk:
         problems.append(f"{config.folder} needs {megabytes(disk)}, and {megabytes(free)} are free")
-    memory = weights * (1 if config.device == "gpu" else 2) + 3 * adapter + 1_500_000_000
+    weights = sum(path.stat().st_size for path in config.base.glob("*.safetensors"))
+    memory = LIBRARIES + weights
+    if config.device == "cpu":  # in float32, twice as large as on the disk, with all that a step holds
+        tokens = config.micro_batch * longest
+        steps = tokens * FLOAT * (3 * shape.vocab_size + ACTIVATIONS * shape.num_hidden_layers * shape.hidden_size)
+        memory += weights + 2 * checkpoint_bytes(config) + steps
     if (there := psutil.virtual_memory().available) < memory:
         problems.append(f"It needs about {megabytes(memory)} of memory, and {megabytes(there)} are free")
     return problems
+
+
+def _shape(base: Path) -> _Shape:
+    told = json.loads((base / "config.json").read_bytes())
+    return _Shape.model_validate(told.get("text_config", told))  # beside a model's other senses

@@ -1,9 +1,18 @@
 """How far an engine is, read from what it writes."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from statistics import mean, median
 from typing import TypedDict
+
+_RECENT = 20
+"""Steps that tell the pace."""
+_BREAK = 10
+"""So many times the usual step: in between it stood still."""
 
 
 class Row(TypedDict, total=False):
@@ -24,6 +33,7 @@ class Progress:
         step: steps that are done, of `of`.
         loss: of the newest step; `val_loss`: of the newest validation; `best`: the best of them. None: not yet.
         tokens_per_second: of the newest step.
+        seconds_left: at the pace of the last steps; None: there is none yet.
     """
 
     step: int
@@ -32,10 +42,7 @@ class Progress:
     val_loss: float | None = None
     best: float | None = None
     tokens_per_second: float | None = None
-
-    def seconds_left(self, seconds_a_step: float) -> float:
-        """How long it will still take at this pace."""
-        return max(0, self.of - self.step) * seconds_a_step
+    seconds_left: float | None = None
 
 
 def by_step(lines: Iterable[str]) -> dict[int, Row]:
@@ -64,7 +71,22 @@ def progress(training: Iterable[str], validation: Iterable[str], of: int) -> Pro
         val_loss=losses[-1][1] if losses else None,
         best=min((loss for _, loss in losses), default=None),
         tokens_per_second=newest.get("tps"),
+        seconds_left=_seconds_left(steps, of),
     )
+
+
+def _seconds_left(steps: dict[int, Row], of: int) -> float | None:
+    """By the clock of the records, validations and checkpoints included; a kill and a resume are not."""
+    recent = sorted(steps.items())[-_RECENT:]
+    try:
+        times = [datetime.fromisoformat(row["timestamp"]).timestamp() for _, row in recent]
+    except (KeyError, TypeError, ValueError):
+        return None
+    waits = [max(0.0, later - sooner) for sooner, later in pairwise(times)]
+    if not waits:
+        return None
+    usual = median(waits)
+    return max(0, of - recent[-1][0]) * mean(wait for wait in waits if wait <= _BREAK * usual)
 
 
 def curve(lines: Iterable[str], name: str) -> list[tuple[int, float]]:
@@ -82,9 +104,21 @@ def ended(output: Sequence[str]) -> tuple[str, int] | None:
     return None
 
 
+_KNOWN = (
+    (
+        r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|MemoryError|DefaultCPUAllocator",
+        "it ran out of memory; a smaller micro_batch or sequence_tokens needs less",
+    ),
+    (r"No space left on device", "the disk is full"),
+)
+
+
 def cause(output: Sequence[str]) -> str:
-    """The line of its output that says best why it failed: the last one of a traceback, without its prefix."""
+    """Why it failed: in our words where they are known, with the last line of the traceback, without its prefix."""
     lines = [line.removeprefix("[rank0]:").strip() for line in output]
     named = [line for line in lines if line and line.split(":")[0].split(".")[-1].endswith(("Error", "Exception"))]
-    told = named[-1] if named else next((line for line in reversed(lines) if line), "it said nothing")
-    return told[:500]
+    told = (named[-1] if named else next((line for line in reversed(lines) if line), "it said nothing"))[:500]
+    for pattern, words in _KNOWN:
+        if found := next((line for line in reversed(lines) if re.search(pattern, line, re.IGNORECASE)), None):
+            return f"{words} ({found[:500]})"
+    return told

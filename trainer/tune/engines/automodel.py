@@ -10,6 +10,7 @@ The recipe: https://docs.nvidia.com/nemo/automodel/latest/guides/llm/finetune.ht
 import json
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
@@ -98,12 +99,20 @@ def recipe(told: dict[str, object], steps: int) -> dict[str, object]:
     return made
 
 
+def write_versions(folder: Path) -> None:
+    """Say what trains."""
+    told = {name: metadata.version(name) for name in ("torch", "transformers", "nemo_automodel", "nemo_toolkit")}
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "run" / "versions.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
 def main(path: str) -> None:
     """Train by the configuration in this file."""
     told = json.loads(Path(path).read_text(encoding="utf-8"))
     folder = Path(told["folder"])
     written = folder / "recipe.json"  # JSON is YAML, too
     written.write_text(json.dumps(recipe(told, told["steps"]), indent=1), encoding="utf-8")
+    write_versions(folder)
     for name, value in ALONE.items():
         os.environ.setdefault(name, value)
 

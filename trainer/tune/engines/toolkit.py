@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the neighbour: python -P l
 
 import lightning.pytorch as pl
 import torch
-from automodel import data_settings, on_cpu
+from automodel import data_settings, on_cpu, write_versions
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from nemo.utils.exp_manager import _flush_in_flight_batch_progress, exp_manager
 from nemo_automodel import NeMoAutoModelForCausalLM
@@ -174,7 +174,7 @@ def main(path: str) -> None:
     steps, run = told["steps"], Path(told["folder"]) / "run"
     if not torch.cuda.is_available():
         on_cpu(torch)
-    run.mkdir(exist_ok=True)
+    write_versions(run.parent)
     pl.seed_everything(told["seed"])
     tokenizer = NeMoAutoTokenizer.from_pretrained(told["base"])
     watch = Watch(told)
