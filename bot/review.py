@@ -15,6 +15,7 @@ from bot.answer import (
     ANSWER_TOKENS,
     VERDICT_SCHEMA,
     AnswerError,
+    Suspect,
     answer_schema,
     finding,
     parse_answer,
@@ -242,25 +243,35 @@ async def _ask_all(questions: Sequence[Question], line: _Line, step: Step) -> li
 
 
 async def _ask(question: Question, line: _Line) -> _Answered:
-    """Ask one question; a broken answer is sent back once with what is wrong with it."""
-    messages = question.messages
-    schema = answer_schema(question.part.places)
-    first = await line.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
     try:
-        return _Answered(question, _read(question, first))
-    except AnswerError as error:
-        messages = repair_messages(messages, first.text, str(error))
-    second = await line.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
-    try:
-        return _Answered(question, _read(question, second))
+        suspect, reply = await answer(question, line)
     except AnswerError as error:
         return _Answered(question, reason=f"the student's answer was unusable twice ({error})")
+    return _Answered(question, finding(question.part.path, suspect, reply.logprobs))
 
 
-def _read(question: Question, reply: Reply) -> Finding | None:
+async def answer(question: Question, student: Student) -> tuple[Suspect, Reply]:
+    """Ask one question; a broken answer is sent back once with what is wrong with it.
+
+    Raises:
+        AnswerError: both answers were broken; the message is about the second one.
+        StudentError: there was none.
+    """
+    messages = question.messages
+    schema = answer_schema(question.part.places)
+    first = await student.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
+    try:
+        return _read(first), first
+    except AnswerError as error:
+        messages = repair_messages(messages, first.text, str(error))
+    second = await student.ask(messages, schema=schema, max_tokens=ANSWER_TOKENS)
+    return _read(second), second
+
+
+def _read(reply: Reply) -> Suspect:
     if reply.finish_reason == "length":
         raise AnswerError("it was cut off: keep it shorter")
-    return finding(question.part.path, parse_answer(reply.text), reply.logprobs)
+    return parse_answer(reply.text)
 
 
 _COULD_BE_SHOWN = {None, HiddenReason.OVER_CAP, HiddenReason.DUPLICATE}
