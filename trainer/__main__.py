@@ -1,0 +1,5 @@
+"""`python -m trainer` is `apprentice`."""
+
+from trainer.cli import main
+
+main()
