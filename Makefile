@@ -22,7 +22,8 @@ demo: setup  ## a push, a review with a real model on this machine, votes: the w
 	$(BIN)/python -m tests.demo
 
 test: setup lint unit  ## everything: lint, unit tests, tests with processes and a real vLLM
-	$(BIN)/pytest -m "$(SLOW)"
+	$(BIN)/pytest -m "e2e" --numprocesses 2 --dist worksteal
+	$(BIN)/pytest -m "($(SLOW)) and not e2e"
 
 unit: setup  ## the fast tests; fails where they leave out a line or branch of the pure core
 	$(BIN)/pytest -m "not ($(SLOW))" --numprocesses 3 --dist worksteal --cov --cov-report=
