@@ -120,12 +120,12 @@ def test_killed_at_each_request_in_turn(here: Place, kind: Kind) -> None:
 
 
 def test_killed_while_the_student_thinks(tmp_path: Path, database: str | None) -> None:
-    killed = threading.Event()
+    once, killed = threading.Lock(), threading.Event()
 
     def answer(request: Request) -> Said:
-        if not killed.is_set():
-            killed.set()
+        if once.acquire(blocking=False):
             made.bot.kill()
+            killed.set()
         return careful(request)
 
     with place(tmp_path, answer=answer, database=database) as made:
