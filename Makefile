@@ -1,7 +1,7 @@
 # `make demo` and `make test` are the two commands to know; `make help` lists the others.
 PYTHON ?= python3
 BIN := .venv/bin
-SLOW := process or vllm or nemo or postgres or e2e
+SLOW := world or process or vllm or nemo or postgres or e2e
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit train-env lint format bench clean
@@ -22,7 +22,8 @@ demo: setup  ## a push, a review with a real model on this machine, votes: the w
 	$(BIN)/python -m tests.demo
 
 test: setup lint unit  ## everything: lint, unit tests, tests with processes and a real vLLM
-	$(BIN)/pytest -m "$(SLOW)"
+	$(BIN)/pytest -m "($(SLOW)) and not vllm and not nemo" --numprocesses 3 --dist worksteal
+	$(BIN)/pytest -m "vllm or nemo"
 
 unit: setup  ## the fast tests; fails where they leave out a line or branch of the pure core
 	$(BIN)/pytest -m "not ($(SLOW))" --numprocesses 3 --dist worksteal --cov --cov-report=

@@ -597,6 +597,7 @@ def test_the_description_names_every_route(start: Starts) -> None:
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     [

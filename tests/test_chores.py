@@ -23,6 +23,8 @@ from bot.step import Done, Wait, now
 from bot.store import Arrival, StoreError
 from tests.fakes.bot_world import BotWorld, bot_world
 
+pytestmark = pytest.mark.world
+
 KEEP, DEBOUNCE = timedelta(days=30), timedelta(seconds=20)
 
 

@@ -23,6 +23,8 @@ from tests.fakes.gitlab import DEVELOPER, MAINTAINER, OWNER, GitLab
 from tests.fakes.receiver import receive
 from tests.test_review_command import Ran, apprentice, environment
 
+pytestmark = pytest.mark.world
+
 SECRET = "a-webhook-secret"
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = "https://bot.example/webhook"

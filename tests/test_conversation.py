@@ -20,6 +20,8 @@ from bot.store import ReviewState
 from tests.fakes.bot_world import PAY, SALT, BotWorld, bot_world
 from tests.fakes.gitlab import DEVELOPER, GUEST, MAINTAINER, REPORTER, Note, User
 
+pytestmark = pytest.mark.world
+
 NOON = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 DEBOUNCE = timedelta(seconds=20)
 

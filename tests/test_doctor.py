@@ -24,6 +24,8 @@ from tests.fakes.gitlab.model import Delivery
 from tests.fakes.student import FINE, Said
 from tests.test_review_command import apprentice, environment
 
+pytestmark = pytest.mark.world
+
 SECRET = "a-webhook-secret"
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PASSWORD = "a-database-password"

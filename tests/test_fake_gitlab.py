@@ -19,6 +19,8 @@ from tests.fakes.gitlab.positions import Mapper
 from tests.fakes.gitlab.repository import Content, FileChange
 from tests.gitlab_world import NEW, OLD, Data, World, made, refused
 
+pytestmark = pytest.mark.world
+
 BAD_LINE = """400 Bad request - Note {:line_code=>["can't be blank", "must be a valid line code"]}"""
 
 

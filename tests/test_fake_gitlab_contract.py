@@ -26,6 +26,8 @@ from tests.fakes.gitlab.positions import DiffLine, line_code
 from tests.fakes.gitlab.routing import ROUTES
 from tests.fakes.receiver import Receiver, receive
 
+pytestmark = pytest.mark.world
+
 SHARED = Path(__file__).parents[2] / "shared" / "gitlab"
 shared = pytest.mark.shared
 GITBEAKER = "@gitbeaker/rest@43.8.0"

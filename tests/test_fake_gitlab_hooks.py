@@ -19,6 +19,8 @@ from standardwebhooks.webhooks import Webhook
 from tests.fakes.gitlab import MAINTAINER, GitLab, MergeRequest, Project, User, serve
 from tests.fakes.receiver import Receiver, receive
 
+pytestmark = pytest.mark.world
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 

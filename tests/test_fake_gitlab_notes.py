@@ -12,6 +12,8 @@ from tests.fakes.gitlab.quick_actions import NAMES, extract
 from tests.fakes.receiver import Receiver, receive
 from tests.gitlab_world import NEW, World, made, refused
 
+pytestmark = pytest.mark.world
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 

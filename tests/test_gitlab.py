@@ -25,6 +25,8 @@ from tests.fakes.gitlab import MAINTAINER, REPORTER
 from tests.fakes.gitlab import notes as rules
 from tests.fakes.gitlab.positions import Position
 
+pytestmark = pytest.mark.world
+
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ from tests.fakes.gitlab.repository import Content
 from tests.fakes.gitlab.routes import notes as notes_routes
 from tests.fakes.gitlab.routing import Params
 
+pytestmark = pytest.mark.world
+
 EMPTY = Publication((), ())
 
 

@@ -22,6 +22,8 @@ from tests.fakes.gitlab import notes as rules
 from tests.fakes.student import FakeStudent, Request, Said
 from tests.test_review_command import Ran, apprentice, environment
 
+pytestmark = pytest.mark.world
+
 PAY = "def pay(cents):\n    query(f'insert {cents}')  # BUG\n    send(cents)\n"
 TAX = "RATE = 19\nPERCENT = RATE / 10  # BUG\n"
 

@@ -18,6 +18,8 @@ from tests.fakes.bot_world import PAY, BotWorld, bot_world
 from tests.fakes.gitlab import notes as rules
 from tests.fakes.student import FINE, Request, Said
 
+pytestmark = pytest.mark.world
+
 SKIPPED, FAILED, SUPERSEDED = ReviewState.SKIPPED, ReviewState.FAILED, ReviewState.SUPERSEDED
 
 

@@ -319,6 +319,7 @@ def test_racing_dispatchers_keep_the_limits_together(store: Store, database_url:
         other.close()
 
 
+@pytest.mark.process
 def test_racing_processes_claim_each_merge_request_once(store: Store, database_url: str) -> None:
     for iid in range(1, 21):
         store.ask(due(MergeRef(1, iid)))
@@ -890,6 +891,7 @@ def test_sqlite_is_set_up_for_many_readers_and_a_writer(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.process
 def test_what_was_acknowledged_survives_a_kill(store: Store, database_url: str) -> None:
     program = """
         import sys
@@ -909,6 +911,7 @@ def test_what_was_acknowledged_survives_a_kill(store: Store, database_url: str) 
     assert acknowledged <= {delivery.arrival.key for delivery in store.unhandled(20_000)}
 
 
+@pytest.mark.process
 def test_several_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
     program = "import sys; from bot.store import Store; store = Store(sys.argv[1]); store.migrate(); store.check()"
     call = [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'a.sqlite'}"]
@@ -916,6 +919,7 @@ def test_several_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
     assert [process.communicate()[1] for process in processes] == [""] * 4
 
 
+@pytest.mark.process
 def test_reader_and_writers_of_one_file_do_not_fail_each_other(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.sqlite'}"
     stores = [Store(url), Store(url)]

@@ -3,6 +3,7 @@
 The commands are shown before they run, so that what scrolls by is also the lesson.
 """
 
+import argparse
 import os
 import shlex
 import shutil
@@ -366,4 +367,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__).parse_args()  # `--help` plays nothing
     sys.exit(main())

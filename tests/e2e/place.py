@@ -106,9 +106,10 @@ class Bot:
 
     def kill(self) -> None:
         """Like a machine that loses its power, for this process."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        process = self.process  # whoever waits for its end may start the next one before we have seen it
+        assert process is not None
+        process.kill()
+        process.wait()
 
     def stop(self) -> int:
         """As systemd and Kubernetes do."""

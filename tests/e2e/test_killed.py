@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.place import Place, careful, findings, place, summaries, threads_of, until
+from bot.store import Store
+from tests.e2e.place import Place, add_hook, careful, findings, place, summaries, threads_of, until
 from tests.fakes.gitlab import MergeRequest
 from tests.fakes.gitlab.faults import Fault, Faults, Kind
 from tests.fakes.student import Request, Said
@@ -36,6 +37,13 @@ class Killer(Faults):
         self.count, self.at, self.kind = 0, number, kind
         self.done.clear()
 
+    def strikes_before(self, here: Place, merge: MergeRequest) -> bool:
+        """Wait until the bot is killed or its review stands there whole; whether it was killed."""
+        until(lambda: self.done.is_set() or whole(here, merge), 60, here.bot.log[-3000:])
+        if self.done.is_set() and here.bot.process is not None:
+            here.bot.process.wait()
+        return self.done.is_set()
+
     def draw(self, method: str, path: str) -> Fault | None:
         self.count += 1
         if self.count != self.at:
@@ -51,20 +59,24 @@ class Killer(Faults):
 
 
 @pytest.fixture
-def here(tmp_path: Path, database_url: str) -> Iterator[Place]:
-    database = None if database_url.startswith("sqlite") else database_url
-    if database:
-        migrate(database)
+def database(database_url: str) -> str | None:
+    """None: the bot makes its own, which is SQLite."""
+    if database_url.startswith("sqlite"):
+        return None
+    store = Store(database_url)  # `serve` does not migrate a server
+    store.migrate()
+    store.close()
+    return database_url
+
+
+@pytest.fixture
+def here(tmp_path: Path, database: str | None) -> Iterator[Place]:
     with place(tmp_path, database=database) as made:
         yield made
 
 
-def migrate(database: str) -> None:
-    from bot.store import Store  # noqa: PLC0415 -- for PostgreSQL alone, which `serve` does not migrate
-
-    store = Store(database)
-    store.migrate()
-    store.close()
+def until_whole(here: Place, merge: MergeRequest, seconds: float = 60) -> None:
+    until(lambda: whole(here, merge), seconds, here.bot.log[-3000:])
 
 
 def whole(here: Place, merge: MergeRequest) -> bool:
@@ -80,6 +92,7 @@ def check(here: Place, merge: MergeRequest) -> None:
     assert len(summaries(here, merge)) == 1
     assert [draft for draft in merge.drafts if draft.author is here.gitlab.bot] == []
     assert here.gitlab.actions == []
+    assert "Traceback" not in here.bot.log
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after"])
@@ -96,32 +109,30 @@ def test_killed_at_each_request_in_turn(here: Place, kind: Kind) -> None:
         number += 1
         killer.next(number, kind)
         merge = here.open(f"change-{number}", FILES)
-        until(lambda: killer.done.is_set() or whole(here, merge), 60, here.bot.log[-3000:])
-        was_killed = killer.done.is_set()
+        was_killed = killer.strikes_before(here, merge)
         if was_killed:
-            here.bot.process.wait()  # type: ignore[union-attr]
             here.bot.start()
-        until(lambda: whole(here, merge), 90, here.bot.log[-3000:])
+        until_whole(here, merge)
         check(here, merge)
         if not was_killed:
             break
     assert number > 12
 
 
-def test_killed_while_the_student_thinks(tmp_path: Path) -> None:
-    killed = threading.Event()
+def test_killed_while_the_student_thinks(tmp_path: Path, database: str | None) -> None:
+    once, killed = threading.Lock(), threading.Event()
 
     def answer(request: Request) -> Said:
-        if not killed.is_set():
-            killed.set()
+        if once.acquire(blocking=False):
             made.bot.kill()
+            killed.set()
         return careful(request)
 
-    with place(tmp_path, answer=answer) as made:
+    with place(tmp_path, answer=answer, database=database) as made:
         merge = made.open("pay", FILES)
         assert killed.wait(30)
         made.bot.start()
-        until(lambda: whole(made, merge), 60, made.bot.log[-3000:])
+        until_whole(made, merge)
         check(made, merge)
 
 
@@ -137,18 +148,16 @@ def test_stopped_in_the_middle_it_goes_on(tmp_path: Path) -> None:
         assert asked.wait(30)
         assert made.bot.stop() == 0
         made.bot.start()
-        until(lambda: whole(made, merge), 60, made.bot.log[-3000:])
+        until_whole(made, merge)
         check(made, merge)
 
 
 def test_deliveries_that_come_again_and_by_two_hooks(here: Place) -> None:
     here.gitlab.hooks.repeat_share = 0.3
-    from tests.e2e.place import add_hook  # noqa: PLC0415 -- for this test alone
-
     add_hook(here.project, here.bot.url)
     merges = [here.open(f"change-{number}", FILES) for number in range(6)]
     for merge in merges:
-        until(lambda merge=merge: whole(here, merge), 60, here.bot.log[-3000:])  # type: ignore[misc]
+        until_whole(here, merge)
     here.gitlab.settle()
     until(lambda: "apprentice_deliveries_total" in here.bot.metrics())
     for merge in merges:
@@ -159,13 +168,13 @@ def test_a_fifth_of_gitlabs_answers_fail(here: Place) -> None:
     here.gitlab.faults.chaos(0.2, seed=7)
     merges = [here.open(f"change-{number}", FILES) for number in range(4)]
     for merge in merges:
-        until(lambda merge=merge: whole(here, merge), 240, here.bot.log[-3000:])  # type: ignore[misc]
+        until_whole(here, merge, 240)
     here.gitlab.faults.clear()
     for merge in merges:
         check(here, merge)
 
 
-def test_the_student_is_gone_for_a_while(tmp_path: Path) -> None:
+def test_the_student_is_gone_for_a_while(tmp_path: Path, database: str | None) -> None:
     gone = threading.Event()
     gone.set()
     asked = threading.Event()
@@ -174,11 +183,11 @@ def test_the_student_is_gone_for_a_while(tmp_path: Path) -> None:
         asked.set()
         return Said("down", status=503) if gone.is_set() else careful(request)
 
-    with place(tmp_path, answer=answer, APPRENTICE_STUDENT_RETRIES="0") as made:
+    with place(tmp_path, answer=answer, database=database, APPRENTICE_STUDENT_RETRIES="0") as made:
         merge = made.open("pay", FILES)
         assert asked.wait(30)
         until(lambda: "step waits" in made.bot.log)
         assert summaries(made, merge) == []
         gone.clear()
-        until(lambda: whole(made, merge), 60, made.bot.log[-3000:])
+        until_whole(made, merge)
         check(made, merge)
