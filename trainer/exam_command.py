@@ -19,6 +19,7 @@ from bot.interview import connect, find_endpoint
 from bot.report import count_words
 from bot.review import Speaker
 from bot.settings import Settings
+from trainer.dataset import lines_of
 from trainer.exam import Answer, Exam, Mark, Sitting, UnfitSittingError, mark
 from trainer.gate import decide
 from trainer.grade import INVALID, confusion, feedback, proficiency, score
@@ -214,7 +215,7 @@ def read_sitting(path: Path) -> Sitting:
         ExamError: it is none.
     """
     try:
-        first, *rest = path.read_text(encoding="utf-8").splitlines()
+        first, *rest = lines_of(path.read_text(encoding="utf-8"))
         head = Head.model_validate_json(first)
         answers = tuple(map(Answer.model_validate_json, rest))
     except OSError as error:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bot.answer import AnswerError
 from bot.prompt import prompt_id
 from bot.review import Speaker, Student, answer
+from trainer.dataset import lines_of
 from trainer.exam import Answer, Exam, Sitting
 from trainer.example import Task
 
@@ -88,7 +89,7 @@ def kept(path: Path, exam: Exam, speaker: Speaker) -> Iterator[tuple[list[Answer
         OSError: it cannot be read or written.
     """
     head = Head(exam=exam.id, model=speaker.model, adapter=speaker.adapter, prompt_id=prompt_id())
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = lines_of(path.read_text(encoding="utf-8")) if path.is_file() else []
     if lines and lines[0] != head.model_dump_json():
         raise OtherSittingError(
             f"{path} holds answers of another sitting (its first line says which): take another file, or remove it"
