@@ -114,7 +114,7 @@ def read(folder: Path) -> Dataset:
 
 
 def lines_of(text: str) -> list[str]:
-    """Its lines; in JSON lines U+2028 and its like, which `splitlines` takes for the end of one, stand within a text."""
+    """Its lines. In JSON lines U+2028 and its like, where `splitlines` splits too, stand within a text."""
     return [line for line in text.split("\n") if line]
 
 
