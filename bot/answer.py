@@ -115,7 +115,7 @@ def parse_answer(text: str) -> Suspect:
     Raises:
         AnswerError: it is not JSON, or not of the schema.
     """
-    return _parse(Suspect, text)
+    return parse_as(Suspect, text)
 
 
 def parse_verdict(text: str) -> Verdict:
@@ -124,7 +124,7 @@ def parse_verdict(text: str) -> Verdict:
     Raises:
         AnswerError: it is not JSON, or not of the schema.
     """
-    return _parse(Verdict, text)
+    return parse_as(Verdict, text)
 
 
 def finding(path: str, suspect: Suspect, logprobs: Sequence[TokenLogprob] | None) -> Finding | None:
@@ -191,8 +191,12 @@ _BRACES = 20
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
-def _parse(model: type[_Schema], text: str) -> _Schema:
-    """Read the last JSON object in the text that is of the schema: what stands before it may be thinking aloud."""
+def parse_as(model: type[_Schema], text: str) -> _Schema:
+    """Read the last JSON object in the text that is of the schema: what stands before it may be thinking aloud.
+
+    Raises:
+        AnswerError: there is none.
+    """
     fault = "the JSON is broken or cut off" if "{" in text else "there is no JSON object in the answer"
     answer: _Schema | None = None
     for document in _documents(text):
