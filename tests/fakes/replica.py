@@ -34,6 +34,7 @@ class Replica:
         bodies: what was sent with each of them.
         hook: called with each of them, and whether it is done ("before", "after"); may raise `DropError`.
         answer: of every chat; text and how it ended.
+        think: gives another text, by what is asked.
         dead: the engine is: everything is answered with 500.
     """
 
@@ -43,6 +44,7 @@ class Replica:
     bodies: list[Body] = field(default_factory=list)
     hook: Callable[[str, str], None] = lambda _call, _when: None
     answer: tuple[str, str] = (FINE, "stop")
+    think: Callable[[Body], str] | None = None
     dead: bool = False
 
     def restart(self) -> None:
@@ -62,7 +64,7 @@ class Replica:
                 gone = self.loaded.pop(name, None)
                 return (200, {}) if gone else (404, error(f"The lora adapter '{name}' cannot be found."))
             case "/v1/chat/completions":
-                return self.chat(name)
+                return self.chat(name, body)
             case _:
                 base: Body = {"id": "base", "max_model_len": 4096, "root": "/models/base"}
                 return 200, {"data": [base, *(self.card(name) for name in list(self.loaded))]}
@@ -75,13 +77,13 @@ class Replica:
         self.loaded[name] = folder
         return 200, {}
 
-    def chat(self, name: str) -> tuple[int, Body]:
+    def chat(self, name: str, body: Body) -> tuple[int, Body]:
         if name != "base" and name not in self.loaded:
             return 404, error(f"The model `{name}` does not exist. Valid aliases: base.")
         if name != "base" and not self.loaded[name].is_dir():
             self.dead = True
             return 500, error("EngineCore encountered an issue")
-        text, how = self.answer
+        text, how = (self.think(body), "stop") if self.think else self.answer
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": how}
         return 200, {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 3}}
 

@@ -1,0 +1,169 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.store import AdapterState
+from tests.fakes.replica import DropError
+from tests.trainer.round_world import RoundWorld, lazy, round_world, timid
+from trainer import dataset
+from trainer.exam import Exam
+from trainer.leak import Seen
+from trainer.round import CannotRunError, Graded, Round, rounds
+
+FIRST, SECOND = "student-r0001", "student-r0002"
+pytestmark = pytest.mark.process  # seconds each
+
+STAGES: tuple[Callable[[Round], None], ...] = (
+    Round.gather,
+    Round.write_exam,
+    Round.sit_exam,
+    Round.grade,
+    Round.write_curriculum,
+    Round.fine_tune,
+    Round.examine,
+    Round.decide,
+    Round.roll_out,
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[RoundWorld]:
+    with round_world(tmp_path) as made:
+        yield made
+
+
+def run(here: RoundWorld, number: int = 1) -> Round:
+    one = here.round(number)
+    for stage in STAGES:
+        stage(one)
+    return one
+
+
+def test_a_student_that_learns_is_promoted(here: RoundWorld) -> None:
+    one = run(here)
+    assert one.verdict.promoted, one.verdict.words
+    assert here.serving == FIRST
+    assert sorted(here.replica.loaded) == [FIRST]
+    before, after = one.scores()
+    assert (before.accuracy < 0.5, after.accuracy) == (True, 1.0)
+    assert dataset.read(here.tools.folder / "dataset") == dataset.read(one.folder / "dataset")
+    adapter = here.store.adapter(FIRST)
+    assert adapter
+    assert adapter.card["dataset"] == dataset.read(one.folder / "dataset").hash
+    assert (adapter.state, adapter.parent) == (AdapterState.SERVING, None)
+    assert rounds(here.tools.folder) == [1]
+
+
+def test_the_next_round_builds_on_it(here: RoundWorld) -> None:
+    run(here)
+    two = run(here, 2)
+    assert not two.verdict.promoted  # as good as the one before, and no better
+    assert here.serving == FIRST
+    adapter = here.store.adapter(SECOND)
+    assert adapter
+    assert (adapter.state, adapter.parent) == (AdapterState.REFUSED, FIRST)
+    assert sorted(here.replica.loaded) == [FIRST]
+    old, new = (dataset.read(here.round(number).folder / "dataset") for number in (1, 2))
+    assert {task.id for task in old.train} & {task.id for task in new.train}
+    exams = [Exam.model_validate_json((here.round(n).folder / "exam.json").read_bytes()) for n in (1, 2)]
+    assert {task.id for task in exams[0].tasks} != {task.id for task in exams[1].tasks}
+
+
+@pytest.mark.parametrize(
+    ("learns", "why"), [(lazy, "0 questions won, 0 lost"), (timid, "clean parts left in peace 0.0% against 100.0%")]
+)
+def test_a_worse_one_is_refused_and_what_served_serves_on(
+    tmp_path: Path, learns: Callable[[dict[str, object]], str], why: str
+) -> None:
+    with round_world(tmp_path) as here:
+        here.learns = learns
+        one = run(here)
+        assert not one.verdict.promoted
+        assert why in one.verdict.words
+        assert here.serving is None
+        assert here.replica.loaded == {}
+        assert not (here.tools.folder / "dataset").exists()
+
+
+def test_no_stage_does_again_what_is_done(here: RoundWorld) -> None:
+    one = here.round()
+    for stage in STAGES:
+        stage(one)
+        files = {path: path.read_bytes() for path in one.folder.rglob("*") if path.is_file()}
+        taught, asked = len(here.teacher.requests), here.replica.calls.count("chat base")
+        stage(here.round())
+        assert {path: path.read_bytes() for path in one.folder.rglob("*") if path.is_file()} == files
+        assert (len(here.teacher.requests), here.replica.calls.count("chat base")) == (taught, asked)
+    assert here.trained == 1
+    assert here.serving == FIRST
+
+
+def test_a_student_that_fails_in_the_middle_of_a_sitting(here: RoundWorld) -> None:
+    one = here.round()
+    one.gather()
+    one.write_exam()
+    asked: list[str] = []
+
+    def hook(call: str, _when: str) -> None:
+        asked.append(call)
+        if len(asked) > 10:
+            raise DropError
+
+    here.replica.hook = hook
+    with pytest.raises(ExceptionGroup):
+        one.sit_exam()
+    here.replica.hook = lambda _call, _when: None
+    here.replica.calls.clear()
+    one.sit_exam()
+    assert 0 < here.replica.calls.count("chat base") < 20
+
+
+def test_nothing_of_the_held_out_set_is_asked_or_learnt(here: RoundWorld) -> None:
+    one = run(here)
+    secret = Seen(dataset.read(here.tools.folder / "heldout").train)
+    made = dataset.read(one.folder / "dataset")
+    exam = Exam.model_validate_json((one.folder / "exam.json").read_bytes())
+    assert not [task.id for task in (*made.train, *made.val, *exam.tasks) if secret.near(task)]
+    frozen = (here.tools.folder / "heldout" / "train.jsonl").read_bytes()
+    (here.folder / "examples" / "rows.jsonl").write_text(
+        (here.folder / "examples" / "rows.jsonl").read_text().replace("shelf", "box")
+    )
+    run(here, 2)
+    assert (here.tools.folder / "heldout" / "train.jsonl").read_bytes() == frozen
+
+
+def test_without_the_operators_word_the_teacher_sees_no_code(here: RoundWorld) -> None:
+    run(here)
+    assert not [prompt for prompt in here.teacher.prompts if "shelf_" in prompt]
+
+
+def test_with_it_the_teacher_does(tmp_path: Path) -> None:
+    with round_world(tmp_path, teacher_may_see_code=True) as here:
+        here.round().gather()
+        here.round().write_exam()
+        assert [prompt for prompt in here.teacher.prompts if "shelf_" in prompt]
+
+
+def test_the_grade_is_told_to_the_teacher(here: RoundWorld) -> None:
+    one = run(here)
+    graded = Graded.model_validate_json((one.folder / "grade.json").read_bytes())
+    assert any("severity critical: 0 of 4 right" in each for each in graded.weaknesses)
+    assert any("- weak: severity critical: 0 of 4 right; 4 times it says none" in p for p in here.teacher.prompts)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"teacher_url": None}, "No teacher is set: APPRENTICE_TEACHER_URL"),
+        ({"train_examples": None}, "There are 0 labelled items .votes and examples., and 50 are the least"),
+        ({"train_least_tasks": 151}, "There are 150 labelled items"),
+    ],
+)
+def test_a_round_that_cannot_run_says_why_and_changes_nothing(
+    tmp_path: Path, more: dict[str, object], words: str
+) -> None:
+    with round_world(tmp_path, **more) as here:
+        with pytest.raises(CannotRunError, match=words):
+            here.round().gather()
+        assert not here.tools.folder.exists()
