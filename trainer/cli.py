@@ -86,6 +86,90 @@ def grade(
     raise typer.Exit(exam_command.grade(exam, sitting, against, as_json=as_json))
 
 
+train_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make the student better: exam, lessons, LoRA fine-tune, gate, rollout.",
+    rich_markup_mode="markdown",
+)
+cli.app.add_typer(train_app, name="train")
+
+
+@train_app.command("round")
+def round_(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest round, where it was.")] = False,
+    max_questions: Annotated[
+        int | None, typer.Option("--max-questions", metavar="N", min=5, help="Questions of the exam.")
+    ] = None,
+) -> None:
+    """Run one round, from the exam to the rollout.
+
+    The teacher writes an exam, the student sits it, lessons are written for its weak spots, an adapter is trained on
+    them, and it serves if the gate finds it better, and no worse in anything that matters.
+
+    It needs a student that runs with LoRA slots, a teacher (APPRENTICE_TEACHER_URL and APPRENTICE_TEACHER_MODEL), and
+    labelled items: votes, or examples in APPRENTICE_TRAIN_EXAMPLES. Your code goes to the teacher only with
+    APPRENTICE_TEACHER_MAY_SEE_CODE=true. Stopped at any point, it goes on with --resume, and pays nothing twice.
+
+    Exit codes: 0 done, whether promoted or refused; 2 it cannot run, and nothing was changed; 3 it stopped.
+    """
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    raise typer.Exit(
+        train_command.told(lambda: train_command.run_round(dry_run=dry_run, resume=resume, questions=max_questions))
+    )
+
+
+@train_app.command("serve")
+def train_serve() -> None:
+    """Run rounds on a schedule, until a signal comes: APPRENTICE_TRAIN_CRON, APPRENTICE_TRAIN_EVERY_VOTES or both.
+
+    Never two at once; missed ticks make one round; APPRENTICE_TRAIN_WINDOW holds them to some hours of the day.
+    """
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    raise typer.Exit(train_command.told(train_command.serve))
+
+
+@train_app.command()
+def status() -> None:
+    """Say which adapter serves, and how the newest round is."""
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    raise typer.Exit(train_command.told(train_command.status))
+
+
+@train_app.command()
+def history() -> None:
+    """List all rounds with the gate's words, and all adapters."""
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    raise typer.Exit(train_command.told(train_command.history))
+
+
+@train_app.command()
+def rollback(
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="NAME", help="An adapter, or the base model; else the one before."),
+    ] = None,
+) -> None:
+    """Let an earlier adapter serve again, at once."""
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    raise typer.Exit(train_command.told(lambda: train_command.rollback(to)))
+
+
+@train_app.command()
+def pause(*, off: Annotated[bool, typer.Option("--off", help="Let the schedule go on.")] = False) -> None:
+    """Hold the schedule: no round begins by itself until `--off`. A round that runs is not touched."""
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    raise typer.Exit(train_command.told(lambda: train_command.pause(paused=not off)))
+
+
 def main() -> None:
     """Run the command line."""
     cli.main()

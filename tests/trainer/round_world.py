@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class RoundWorld:
         self.trained += 1
         report(Progress(1, 2))
         rows = config.train.read_text().splitlines()
+        shutil.rmtree(config.folder / "adapter", ignore_errors=True)  # of an attempt that was killed
         folder = make_adapter(config.folder / "adapter", config.base, seed=self.trained, rank=config.rank)
         return Tuned(
             adapter=folder,
