@@ -80,6 +80,15 @@ def test_several_at_once_migrate_one_after_the_other(database_url: str) -> None:
         store.close()
 
 
+def test_who_comes_to_a_new_sqlite_file_at_once_waits(tmp_path: Path) -> None:
+    # Without waiting, SQLite refuses about one of forty at once, whatever its busy timeout says.
+    for number in range(100):
+        stores = [Store(f"sqlite:///{tmp_path}/{number}.sqlite") for _ in range(4)]
+        at_once(*(store.revision for store in stores))
+        for store in stores:
+            store.close()
+
+
 def test_check_says_what_to_do(store: Store) -> None:
     with pytest.raises(StoreError, match="has no tables yet: run `apprentice migrate`"):
         store.check()

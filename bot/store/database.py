@@ -1,13 +1,15 @@
 """A connection to SQLite or PostgreSQL: pragmas, transactions, and errors that a person can read."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -24,7 +26,6 @@ CONNECT_SECONDS = 5
 # sweeps, a posted note by its marker. Whoever wants every acknowledged delivery on the platter takes PostgreSQL.
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_MS}",
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",  # what was forgotten shall not stand in the file's free pages
@@ -185,7 +186,22 @@ def _set_pragmas(connection: DBAPIConnection, record: object) -> None:  # noqa: 
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
+    _write_ahead(cursor)
     cursor.close()
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    """Let readers read while somebody writes. Of those who come to a new file at once, SQLite lets nobody wait here."""
+    patience = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
