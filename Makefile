@@ -4,7 +4,7 @@ BIN := .venv/bin
 SLOW := world or process or vllm or nemo or postgres or e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit train-env lint format bench clean
+.PHONY: help setup demo round-demo test unit train-env lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -17,6 +17,9 @@ setup: .venv/.complete  ## make the bot's environment in .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable . --group dev
 	touch $@
+
+round-demo: setup  ## a whole learning round with real vLLM and NeMo, and a poisoned one that is refused (some 20 minutes)
+	$(BIN)/python -m tests.round_demo
 
 demo: setup  ## a push, a review with a real model on this machine, votes: the whole bot before your eyes
 	$(BIN)/python -m tests.demo

@@ -317,6 +317,9 @@ def _load(kind: type[_Kind], overrides: Mapping[str, object]) -> tuple[_Kind, di
 def _explained(kind: type[Settings], error: ValidationError, found: Mapping[str, _Found]) -> list[str]:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
+        if not problem["loc"]:  # it is about several of them, and names them
+            lines.append(str(problem["ctx"]["error"]))
+            continue
         name = str(problem["loc"][0])
         one, field = found[name], kind.model_fields.get(name)
         if field is None:

@@ -7,9 +7,9 @@ They come from the same places (`bot.settings`): `APPRENTICE_TEACHER_*` and `APP
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from bot.settings import PREFIX, Settings, check_address, load_as
 
@@ -129,6 +129,23 @@ class TrainerSettings(Settings):
     train_max_steps: int | None = Field(
         default=None, ge=1, description="most steps of a round, a whole number from 1; without it, what epochs need"
     )
+    train_batch: int = Field(
+        default=16, ge=1, le=4_096, description="rows that one step learns from, a whole number from 1 to 4096"
+    )
+    train_micro_batch: int = Field(
+        default=2,
+        ge=1,
+        le=1_024,
+        description="rows that a device holds at once, from 1 to 1024; APPRENTICE_TRAIN_BATCH must be a multiple of "
+        "this times APPRENTICE_TRAIN_DEVICES",
+    )
+    train_devices: int = Field(
+        default=1, ge=1, le=64, description="GPUs of this machine that share each step, a whole number from 1 to 64"
+    )
+    train_packing: bool = Field(
+        default=False,
+        description="true or false: several rows in a sequence, faster on GPUs with FlashAttention (automodel only)",
+    )
     train_sequence_tokens: int = Field(
         default=4096, ge=256, le=131_072, description="longest example in tokens, from 256 to 131072"
     )
@@ -148,6 +165,17 @@ class TrainerSettings(Settings):
     train_rollback_votes: int = Field(
         default=30, ge=1, description="votes on an adapter's findings before it can be rolled back by itself, from 1"
     )
+
+    @model_validator(mode="after")
+    def _steps_can_be_divided(self) -> Self:
+        if self.train_batch % (self.train_micro_batch * self.train_devices):
+            raise ValueError(
+                f"{PREFIX}TRAIN_BATCH ({self.train_batch}) must be a multiple of {PREFIX}TRAIN_MICRO_BATCH x "
+                f"{PREFIX}TRAIN_DEVICES ({self.train_micro_batch} x {self.train_devices})"
+            )
+        if self.train_engine == "toolkit" and (self.train_packing or self.train_devices > 1):
+            raise ValueError("the engine toolkit has neither packing nor several devices: take automodel")
+        return self
 
     @property
     def trainer_dir(self) -> Path:

@@ -29,7 +29,7 @@ from bot.local.state import running
 from bot.report import count_words
 from bot.terminal import PIPE_WIDTH
 from tests.demo import page, parts
-from tests.demo.parts import DemoError, Part, clock, wait_for
+from tests.demo.parts import DemoError, Part, clock, play, wait_for
 
 BOT, ALICE, BOB = "apprentice", "alice", "bob"
 REVIEW_SECONDS = 900
@@ -72,23 +72,6 @@ class Place:
 
 
 # --- commands
-
-
-def play(console: Console, folder: Path, *words: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Run an `apprentice` command as a person would, showing it first.
-
-    Raises:
-        DemoError: it failed; it has said why.
-    """
-    console.print(Text(f"\n$ apprentice {shlex.join(words)}", "bold"))
-    done = subprocess.run(
-        (sys.executable, "-m", "bot", *words),
-        cwd=folder,
-        env={**environment, "PYTHONUNBUFFERED": "1"},
-        check=False,
-    )
-    if done.returncode:
-        raise DemoError(f"`apprentice {words[0]}` ended with {done.returncode}.")
 
 
 def play_git(place: Place, *words: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import httpx2
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 KEPT = (
     "APPRENTICE_CACHE_DIR",
@@ -60,6 +62,23 @@ class Part:
         """The end of its log."""
         lines = self.log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:]
         return "\n  ".join((f"The end of {self.log}:", *lines))
+
+
+def play(console: Console, folder: Path, *words: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Run an `apprentice` command as a person would, showing it first.
+
+    Raises:
+        DemoError: it failed; it has said why.
+    """
+    console.print(Text(f"\n$ apprentice {shlex.join(words)}", "bold"))
+    done = subprocess.run(
+        (sys.executable, "-m", "trainer", *words),
+        cwd=folder,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        check=False,
+    )
+    if done.returncode:
+        raise DemoError(f"`apprentice {words[0]}` ended with {done.returncode}.")
 
 
 @contextlib.contextmanager

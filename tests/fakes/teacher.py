@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tests.fakes.student import FakeStudent, Request, Said, serve
 
-_WANTED = re.compile(r"^- (\d+) of severity (\w+)(?:, category (\w+))?, language (\w+)$", re.MULTILINE)
+WANTED = re.compile(r"^- (\d+) of severity (\w+)(?:, category (\w+))?, language (\w+)$", re.MULTILINE)
 _SUFFIX = {"python": "py", "go": "go", "javascript": "js"}
 Row = dict[str, object]
 Twist = Callable[[Request, str], Said]
@@ -18,7 +18,7 @@ Twist = Callable[[Request, str], Said]
 def rows(prompt: str, salt: str) -> list[Row]:
     """Questions as they are asked for, each one different from all others."""
     made: list[Row] = []
-    for count, severity, category, language in _WANTED.findall(prompt):
+    for count, severity, category, language in WANTED.findall(prompt):
         for number in range(int(count)):
             name = f"{severity}_{category or 'none'}_{language}_{salt}_{number}"
             bad = severity != "none"

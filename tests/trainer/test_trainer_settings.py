@@ -63,3 +63,15 @@ def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 def test_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APPRENTICE_TEACHER_API_KEY", "sk-very-secret")
     assert "sk-very" not in repr(load({}))
+
+
+def test_settings_that_do_not_go_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPRENTICE_TRAIN_BATCH", "6")
+    monkeypatch.setenv("APPRENTICE_TRAIN_MICRO_BATCH", "4")
+    with pytest.raises(SettingsError, match=r"APPRENTICE_TRAIN_BATCH \(6\) must be a multiple of .*\(4 x 1\)"):
+        load({})
+    monkeypatch.setenv("APPRENTICE_TRAIN_BATCH", "8")
+    monkeypatch.setenv("APPRENTICE_TRAIN_PACKING", "true")
+    monkeypatch.setenv("APPRENTICE_TRAIN_ENGINE", "toolkit")
+    with pytest.raises(SettingsError, match="toolkit has neither packing"):
+        load({})
