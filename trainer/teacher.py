@@ -1,5 +1,6 @@
 """The teacher: any OpenAI-compatible endpoint, asked for JSON by a schema. A finished answer is never paid twice."""
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -56,6 +57,7 @@ class Teacher:
         self.model = chosen.teacher_model
         self.budget = budget
         self._folder = folder
+        self._slots = asyncio.Semaphore(chosen.teacher_concurrency)
         key = chosen.teacher_api_key
         try:
             self._client = Student(
@@ -82,44 +84,42 @@ class Teacher:
         schema: Mapping[str, object],
         *,
         max_tokens: int,
-        turn: int = 0,
     ) -> _Kind:
-        """The teacher's answer; a broken one is sent back once.
+        """The teacher's answer; a broken one is sent back once. The same question again gets the same answer, unpaid.
 
         Args:
             messages: the question.
             kind: what the answer is read as.
             schema: of the answer, for endpoints that can be held to one.
             max_tokens: the longest answer.
-            turn: the same question asked again gets another answer only by another number.
 
         Raises:
             BudgetSpentError: it may cost too much.
             TeacherError: there is no answer, or none that can be used.
         """
-        first = await self._answer(messages, schema, max_tokens, turn)
+        first = await self._answer(messages, schema, max_tokens)
         try:
             return _read(first, kind)
         except AnswerError as error:
             again = repair_messages(messages, first.text, str(error))
-        second = await self._answer(again, schema, max_tokens, turn)
+        second = await self._answer(again, schema, max_tokens)
         try:
             return _read(second, kind)
         except AnswerError as error:
             raise TeacherError(f"The teacher's answer was unusable twice: {error}") from None
 
-    async def _answer(
-        self, messages: Sequence[Message], schema: Mapping[str, object], max_tokens: int, turn: int
-    ) -> _Kept:
-        asked = json.dumps([self.model, list(messages), schema, max_tokens, turn], sort_keys=True)
+    async def _answer(self, messages: Sequence[Message], schema: Mapping[str, object], max_tokens: int) -> _Kept:
+        asked = json.dumps([self.model, list(messages), schema, max_tokens], sort_keys=True)
         path = self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
         if (kept := _kept(path)) is not None:
             return kept
-        self.budget.check(sum(len(message["content"]) for message in messages), max_tokens)
-        try:
-            reply = await self._client.ask(messages, schema=schema, max_tokens=max_tokens)
-        except StudentError as error:
-            raise TeacherError(_own_words(error)) from None
+        letters = sum(len(message["content"]) for message in messages)
+        async with self._slots:
+            with self.budget.reserve(letters, max_tokens):
+                try:
+                    reply = await self._client.ask(messages, schema=schema, max_tokens=max_tokens)
+                except StudentError as error:
+                    raise TeacherError(_own_words(error)) from None
         self.budget.pay(Usage(1, reply.usage.prompt_tokens, 0, reply.usage.completion_tokens, reply.usage.seconds))
         made = _Kept(text=reply.text, finish_reason=reply.finish_reason)
         write_private(path, made.model_dump_json())

@@ -3,9 +3,10 @@
 What of the team's code the teacher sees, and whether any, is the operator's word (`teacher_may_see_code`).
 """
 
+import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -88,7 +89,7 @@ async def write(
     samples: Iterable[Task],
     may_see_code: bool,
     excluded: Seen,
-    level: Level = "medium",
+    level: Callable[[Skill], Level] = lambda _: "medium",
 ) -> Written:
     """Have the teacher write tasks.
 
@@ -101,7 +102,7 @@ async def write(
         samples: tasks of the team's; used only with `may_see_code`.
         may_see_code: whether the teacher may see them.
         excluded: what no task may be near; those that are made are added.
-        level: of lessons.
+        level: of the lessons in a skill.
 
     Raises:
         BudgetSpentError: it would cost too much. What was answered is kept by the teacher.
@@ -110,45 +111,37 @@ async def write(
     state = _State(Counter(wanted), excluded, source)
     shown = _by_severity(samples) if may_see_code else {}
     for turn in range(TURNS):
-        failures, requests = 0, list(_requests(+state.missing))
-        for request in requests:
-            data = [annotate(task.question.part) for task in shown.get(next(iter(request)).severity, [])[:SAMPLES]]
-            asked = question(
+        requests = list(_requests(+state.missing))
+        asked = [
+            question(
                 "questions.jinja",
                 purpose=purpose,
-                level=level,
-                data=data,
+                level=level(skill),
+                data=[annotate(task.question.part) for task in shown.get(skill.severity, [])[:SAMPLES]],
                 results=results,
-                wanted=[_told(skill, count) for skill, count in request.items()],
+                wanted=[{**asdict(skill), "count": count}],
+                number=f"{turn + 1}.{place}",
             )
-            try:
-                answer = await teacher.ask(
-                    asked, _Written, SCHEMA, max_tokens=EACH_TOKENS * sum(request.values()), turn=turn
-                )
-            except TeacherError as error:
-                failures += 1
-                state.dropped["the teacher gave no usable answer"] += 1
-                if failures == len(requests) and not state.made:
-                    raise TeacherError(f"{error} (none of {failures} requests was answered)") from None
-                continue
-            for row in answer.questions:
-                state.take(row, request)
+            for place, (skill, count) in enumerate(requests, start=1)
+        ]
+        answers = await asyncio.gather(
+            *(
+                teacher.ask(messages, _Written, SCHEMA, max_tokens=EACH_TOKENS * count)
+                for messages, (_, count) in zip(asked, requests, strict=True)
+            ),
+            return_exceptions=True,  # the others are paid for: they are waited for, and kept
+        )
+        state.take_all(requests, answers)
     if short := sum((+state.missing).values()):
         state.dropped["asked for and not written"] += short
-    return Written(tuple(state.made), dict(state.dropped))
+    return Written(tuple(state.made), dict(+state.dropped))
 
 
-def _requests(missing: Mapping[Skill, int]) -> Iterator[dict[Skill, int]]:
+def _requests(missing: Mapping[Skill, int]) -> Iterator[tuple[Skill, int]]:
     """Some questions of one skill a request, and all of them in the end."""
     for skill in sorted(missing):
-        left = missing[skill]
-        while left > 0:
-            yield {skill: min(left, AT_ONCE)}
-            left -= AT_ONCE
-
-
-def _told(skill: Skill, count: int) -> dict[str, object]:
-    return {"severity": skill.severity, "category": skill.category, "language": skill.language, "count": count}
+        for begun in range(0, missing[skill], AT_ONCE):
+            yield skill, min(AT_ONCE, missing[skill] - begun)
 
 
 def _by_severity(tasks: Iterable[Task]) -> dict[str, list[Task]]:
@@ -168,7 +161,21 @@ class _State:
     dropped: Counter[str] = field(default_factory=Counter)
     made: list[Task] = field(default_factory=list)
 
-    def take(self, row: dict[str, object], asked: Mapping[Skill, int]) -> None:
+    def take_all(self, requests: Sequence[tuple[Skill, int]], answers: Sequence[_Written | BaseException]) -> None:
+        """Take what was answered, in the order in which it was asked for."""
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in failed:
+            if not isinstance(error, TeacherError):
+                raise error
+        self.dropped["the teacher gave no usable answer"] += len(failed)
+        for (skill, _), answer in zip(requests, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                for row in answer.questions:
+                    self.take(row, skill)
+        if failed and len(failed) == len(answers) and not self.made:
+            raise TeacherError(f"{failed[-1]} (none of {len(failed)} requests was answered)")
+
+    def take(self, row: dict[str, object], asked: Skill) -> None:
         """Take the task that a row makes, unless something is wrong with it, which is counted."""
         try:
             tasks = tasks_of(read_row(row), Origin.TEACHER, Lineage(source=self.source))
@@ -178,7 +185,7 @@ class _State:
         task = tasks[0]
         if len(tasks) > 1:
             self.dropped["too long"] += 1
-        elif task.skill not in asked:
+        elif task.skill != asked:
             self.dropped["of another skill than was asked for"] += 1
         elif self.missing[task.skill] <= 0:
             self.dropped["more than were asked for"] += 1

@@ -43,7 +43,7 @@ def rows(prompt: str, salt: str) -> list[Row]:
 
 def answer(request: Request) -> str:
     """What it says: questions, or a judgement (the longer explanation is the better one)."""
-    prompt = str(request["messages"][-1]["content"])  # type: ignore[index]
+    prompt = str(request["messages"][1]["content"])  # type: ignore[index]
     if "Two reviewers explain it" in prompt:
         first, second = (len(text) for text in re.findall(r"<(?:first|second) \w+>\n(.*?)\n</", prompt, re.DOTALL))
         better = "tie" if first == second else "first" if first > second else "second"

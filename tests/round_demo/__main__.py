@@ -80,7 +80,7 @@ class Place:
 
 def teach(request: Request) -> Said:
     """The scripted teacher: reads how many of which severity are wanted, and writes them by the shop's rules."""
-    prompt = str(request["messages"][-1]["content"])  # type: ignore[index]
+    prompt = str(request["messages"][1]["content"])  # type: ignore[index]
     if "Two reviewers explain it" in prompt:
         first, second = re.findall(r"<(?:first|second) \w+>\n(.*?)\n</", prompt, re.DOTALL)
         better = "tie" if first == second else "first" if "by the shop" in first else "second"

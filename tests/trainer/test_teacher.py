@@ -88,6 +88,13 @@ def test_it_writes_what_was_asked_for(tmp_path: Path) -> None:
     assert "- severity major: 1 of 9 right\n" in first
 
 
+def test_many_of_one_skill_are_asked_for_in_several_requests_none_like_the_other(tmp_path: Path) -> None:
+    made, fake = written(tmp_path, wanted={MAJOR: 12})
+    assert len(made.tasks) == 12
+    assert made.dropped == {}
+    assert len(set(fake.prompts)) == 3
+
+
 def test_the_same_again_costs_nothing_and_gives_the_same(tmp_path: Path) -> None:
     made, _ = written(tmp_path)
     again, fake = written(tmp_path, budget=Budget(0))
@@ -257,8 +264,8 @@ def test_a_budget_ends_it_before_it_is_overdrawn(tmp_path: Path) -> None:
 
 
 def test_dollars(tmp_path: Path) -> None:
-    budget = Budget(tokens=10**9, dollars=0.01, price_in=1.0, price_out=5.0)
-    with pytest.raises(BudgetSpentError, match=r"\$0\.00 are spent, and \$0\.01 are the most"):
+    budget = Budget(tokens=10**9, dollars=0.001, price_in=1.0, price_out=5.0)
+    with pytest.raises(BudgetSpentError, match=r"\$0\.00 are spent, and \$0\.00 are the most"):
         written(tmp_path, budget=budget)
     rich = Budget(tokens=10**9, dollars=10, price_in=1.0, price_out=5.0)
     written(tmp_path, budget=rich)
