@@ -1,12 +1,23 @@
 """How many questions, or lessons, of which skill: more where the student is weak or nobody knows yet."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from trainer.example import Skill
-from trainer.grade import Proficiency
+from trainer.grade import GOOD, WEAK, Proficiency
 
 LEAST_NEED = 0.1
 """So much a skill that is mastered counts still, beside one that is not at all: what is not asked is forgotten."""
+
+
+Level = Literal["easy", "medium", "hard"]
+
+
+def level(known: Proficiency | None) -> Level:
+    """How hard the lessons of a skill shall be: what is not mastered at all is begun with what is easy."""
+    if known is None or known.share < WEAK:
+        return "easy"
+    return "medium" if known.share < GOOD else "hard"
 
 
 def need(known: Proficiency | None) -> float:

@@ -36,15 +36,19 @@ class Verdict:
         return "promoted: " + "; ".join(check.words for check in self.checks)
 
 
-def decide(candidate: Sequence[Mark], serving: Sequence[Mark], *, alpha: float) -> Verdict:
+def decide(
+    candidate: Sequence[Mark], serving: Sequence[Mark], *, alpha: float, base: Sequence[Mark] | None = None
+) -> Verdict:
     """Compare two sittings of one exam, the frozen held-out set.
 
     Args:
         candidate: marks of the new adapter.
         serving: marks of what serves now, an adapter or the base.
         alpha: how likely luck may be taken for skill.
+        base: marks of the base model, where that is not what serves.
     """
-    if not candidate or {mark.task for mark in candidate} != {mark.task for mark in serving}:
+    exams = [{mark.task for mark in marks} for marks in (candidate, serving, serving if base is None else base)]
+    if not candidate or exams[0] != exams[1] or exams[0] != exams[2]:
         return Verdict((Check(holds=False, words="the two did not sit the same exam, or it has no questions"),))
     new, old = score(candidate), score(serving)
     before = {mark.task: mark.right for mark in serving}
@@ -61,6 +65,11 @@ def decide(candidate: Sequence[Mark], serving: Sequence[Mark], *, alpha: float) 
             Check(
                 new.accuracy > new.constant,
                 f"always giving the commonest severity would reach {new.constant:.1%}",
+            ),
+            *(
+                [_not_lower("severity right, beside the base model,", new.accuracy, score(base).accuracy)]
+                if base is not None
+                else []
             ),
             _not_lower("macro-F1", new.macro_f1, old.macro_f1),
             _not_lower("answers that can be used", new.validity, old.validity),

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from bot.answer import NONE, SEVERITY_LABELS
@@ -15,6 +16,8 @@ INVALID = "invalid"
 ENOUGH = 3
 """Questions about a skill below which nothing is said of it."""
 GOOD, WEAK = 0.7, 0.4
+BETTER, AS_GOOD, WORSE = JUDGEMENTS = ("better", "as good", "worse")
+"""How an explanation compares with that of the exam."""
 
 
 class Proficiency(NamedTuple):
@@ -123,9 +126,20 @@ class Feedback:
     weaknesses: tuple[str, ...]
 
 
-def feedback(marks: Sequence[Mark]) -> Feedback:
-    """Say where the one who sat the exam is good, and where not."""
+def feedback(marks: Sequence[Mark], explanations: Mapping[str, int] = MappingProxyType({})) -> Feedback:
+    """Say where the one who sat the exam is good, and where not.
+
+    Args:
+        marks: of the severities.
+        explanations: how many were judged `BETTER`, `AS_GOOD` and `WORSE` than those of the exam.
+    """
     strengths, weaknesses = [], []
+    good, judged = _explained(explanations)
+    words = f"explanations: {good} of {judged} as good as they should be"
+    if judged >= ENOUGH and good >= GOOD * judged:
+        strengths.append(words)
+    if judged >= ENOUGH and good <= WEAK * judged:
+        weaknesses.append(words)
     for title, of in _VIEWS.items():
         groups: defaultdict[str, list[Mark]] = defaultdict(list)
         for mark in marks:
@@ -144,6 +158,12 @@ def feedback(marks: Sequence[Mark]) -> Feedback:
     if scores.validity < 1:
         weaknesses.append(f"{scores.validity:.0%} of its answers can be used")
     return Feedback(tuple(strengths), tuple(weaknesses))
+
+
+def _explained(explanations: Mapping[str, int]) -> tuple[int, int]:
+    """How many are good enough, of all that were judged."""
+    judged = sum(explanations.get(how, 0) for how in JUDGEMENTS)
+    return judged - explanations.get(WORSE, 0), judged
 
 
 _VIEWS: Mapping[str, Callable[[Skill], str]] = {

@@ -3,17 +3,21 @@
 Zheng, L. et al. (2023), Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena. NeurIPS 36 (position bias).
 """
 
+import asyncio
 import enum
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from bot.prompt import annotate
 from trainer.example import Task
-from trainer.teacher import Teacher, question
+from trainer.grade import AS_GOOD, BETTER, WORSE
+from trainer.teacher import Teacher, TeacherError, question
 
 TOKENS = 300
+NOT_JUDGED = "not judged"
 
 SCHEMA: Mapping[str, object] = {
     "type": "object",
@@ -29,11 +33,11 @@ Place = Literal["first", "second", "tie"]
 
 
 class Preference(enum.StrEnum):
-    """Which explanation is better."""
+    """Which explanation is better; the values say what that means for the answer."""
 
-    ANSWER = "answer"
-    TIE = "tie"
-    REFERENCE = "reference"
+    ANSWER = BETTER
+    TIE = AS_GOOD
+    REFERENCE = WORSE
 
 
 class _Judged(BaseModel):
@@ -70,3 +74,17 @@ async def prefer(teacher: Teacher, task: Task, explanation: str) -> Preference:
 
     reference = task.answer.explanation
     return settle(await judged(explanation, reference), await judged(reference, explanation))
+
+
+async def compare(teacher: Teacher, explanations: Sequence[tuple[Task, str]]) -> dict[str, int]:
+    """Compare explanations with those that the tasks have: how often which preference, and how many failed.
+
+    Raises:
+        BudgetSpentError: it would cost too much.
+    """
+    said = await asyncio.gather(*(prefer(teacher, *each) for each in explanations), return_exceptions=True)
+    for error in said:
+        if isinstance(error, BaseException) and not isinstance(error, TeacherError):
+            raise error
+    counted = Counter(NOT_JUDGED if isinstance(each, BaseException) else each.value for each in said)
+    return dict(sorted(counted.items()))

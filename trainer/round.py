@@ -10,13 +10,14 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from bot.answer import NONE
+from bot.domain import Usage
 from bot.interview import connect, find_endpoint
 from bot.local.environment import Device, find_device
 from bot.local.files import write_private
@@ -27,13 +28,14 @@ from bot.step import now
 from bot.store import AdapterState, Store
 from trainer import dataset, rollout, writer
 from trainer.adapter import Card, fingerprint, next_name, publish
-from trainer.blueprint import blueprint
+from trainer.blueprint import blueprint, level
 from trainer.budget import Budget
 from trainer.dataset import Dataset, build, chat_rows, in_share
 from trainer.exam import Answer, Exam, Mark, Sitting, mark
-from trainer.example import Skill, Task
+from trainer.example import Origin, Skill, Task
 from trainer.gate import Verdict, decide
 from trainer.grade import Feedback, Proficiency, Scores, feedback, proficiency, score
+from trainer.judge import compare
 from trainer.leak import Seen, distinct, without_leaks
 from trainer.mix import Limits, mix
 from trainer.settings import TrainerSettings
@@ -49,7 +51,7 @@ HELDOUT_PERCENT, VAL_PERCENT = 20, 10
 LABELLED_SHARE = 0.5
 """Of an exam's questions, those that are taken from labelled tasks, as far as there are enough: they cost nothing."""
 MAX_RANK = 128
-SERVING, CANDIDATE = "serving", "candidate"
+SERVING, CANDIDATE, BASE = "serving", "candidate", "base"
 
 
 class CannotRunError(RuntimeError):
@@ -64,6 +66,7 @@ class Graded(BaseModel):
     proficiency: list[tuple[Skill, Proficiency]]
     strengths: tuple[str, ...]
     weaknesses: tuple[str, ...]
+    explanations: dict[str, int] = {}
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -92,6 +95,8 @@ class Decided(BaseModel):
 
 Show = Callable[[str, float, float], None]
 """Told what is done, how far it is, and of how much."""
+
+_Taught = TypeVar("_Taught")
 
 Engine = Callable[[TuneConfig, Callable[[Progress], None]], Tuned]
 
@@ -274,12 +279,28 @@ class Round:
         if path.is_file():
             return
         exam = self._exam()
-        marks = mark(exam, self._sit(exam, self._serving(), "sitting.jsonl"))
-        told: Feedback = feedback(marks)
+        sitting = self._sit(exam, self._serving(), "sitting.jsonl")
+        marks, explanations = mark(exam, sitting), self._judge(exam, sitting)
+        told: Feedback = feedback(marks, explanations)
         graded = Graded(
-            proficiency=list(proficiency(marks).items()), strengths=told.strengths, weaknesses=told.weaknesses
+            proficiency=list(proficiency(marks).items()),
+            strengths=told.strengths,
+            weaknesses=told.weaknesses,
+            explanations=explanations,
         )
         write_private(path, graded.model_dump_json())
+
+    def _judge(self, exam: Exam, sitting: Sitting) -> dict[str, int]:
+        """Have the teacher judge the explanations of what was taken for a problem and is one."""
+        seen = self.tools.chosen.teacher_may_see_code
+        said = {answer.task: answer.suspect for answer in sitting.answers}
+        explained = [
+            (task, suspect.explanation)
+            for task in exam.tasks
+            if not task.clean and (seen or task.origin is Origin.TEACHER)
+            if (suspect := said[task.id]) is not None and suspect.severity != NONE
+        ]
+        return self._teach(lambda teacher: compare(teacher, explained)) if explained else {}
 
     def _exam(self) -> Exam:
         return Exam.model_validate_json((self.folder / "exam.json").read_bytes())
@@ -310,6 +331,7 @@ class Round:
                 samples=tasks,
                 may_see_code=chosen.teacher_may_see_code,
                 excluded=Seen([*heldout, *self._exam().tasks]),
+                level=lambda skill: level(known.get(skill)),
             )
         )
         before = self.tools.folder / "dataset"
@@ -417,17 +439,23 @@ class Round:
             SERVING: (before := self._before(), self._sit(exam, before, "heldout-serving.jsonl")),
             CANDIDATE: (self.candidate, self._sit(exam, self.candidate, "heldout-candidate.jsonl")),
         }
+        if before is not None:
+            sat[BASE] = (None, self._sit(exam, None, "heldout-base.jsonl"))
         told = {who: Examined(adapter=name, marks=mark(exam, its)) for who, (name, its) in sat.items()}
         write_private(self.folder / "marks.json", json.dumps({w: e.model_dump(mode="json") for w, e in told.items()}))
 
-    def marks(self, who: Literal["serving", "candidate"]) -> Examined:
-        """The marks of the held-out set."""
-        return Examined.model_validate(json.loads((self.folder / "marks.json").read_bytes())[who])
+    def marks(self, who: Literal["serving", "candidate", "base"]) -> Examined:
+        """The marks of the held-out set; where the base model serves, its own are those of `serving`."""
+        known = json.loads((self.folder / "marks.json").read_bytes())
+        return Examined.model_validate(known.get(who, known[SERVING]))
 
     def decide(self) -> None:
         """Ask the gate."""
         verdict: Verdict = decide(
-            self.marks("candidate").marks, self.marks("serving").marks, alpha=self.tools.chosen.train_alpha
+            self.marks("candidate").marks,
+            self.marks("serving").marks,
+            alpha=self.tools.chosen.train_alpha,
+            base=self.marks("base").marks if self._before() is not None else None,
         )
         told = Decided(
             promoted=verdict.promoted,
@@ -507,13 +535,18 @@ class Round:
 
         return asyncio.run(go())
 
-    def _teach(self, ask: Callable[[Teacher], Awaitable[writer.Written]]) -> writer.Written:
-        chosen = self.tools.chosen
+    def _teach(self, ask: Callable[[Teacher], Awaitable[_Taught]]) -> _Taught:
+        chosen, spent = self.tools.chosen, self.folder / "spent.json"
         budget = Budget(
-            chosen.train_max_tokens, chosen.train_max_dollars, chosen.teacher_price_in, chosen.teacher_price_out
+            chosen.train_max_tokens,
+            chosen.train_max_dollars,
+            chosen.teacher_price_in,
+            chosen.teacher_price_out,
+            spent=Usage(**json.loads(spent.read_bytes())) if spent.is_file() else Usage(),
+            keep=lambda usage: write_private(spent, json.dumps(asdict(usage))),
         )
 
-        async def go() -> writer.Written:
+        async def go() -> _Taught:
             async with Teacher(chosen, self.tools.folder / "teacher", budget) as teacher:
                 return await ask(teacher)
 

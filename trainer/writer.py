@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot.answer import SEVERITY_LABELS
 from bot.domain import Category
 from bot.prompt import annotate
+from trainer.blueprint import Level
 from trainer.example import Lineage, Origin, Skill, Task
 from trainer.leak import Seen
 from trainer.sources.files import RowError, read_row, tasks_of
@@ -29,7 +30,6 @@ SAMPLES = 2
 """Changes of the team's in one request."""
 
 Purpose = Literal["exam", "lessons"]
-Level = Literal["easy", "medium", "hard"]
 
 SCHEMA: Mapping[str, object] = {
     "type": "object",
