@@ -271,10 +271,9 @@ def test_a_head_that_moves_during_the_review_is_reviewed_anew(tmp_path: Path) ->
 def test_the_bot_starts_while_gitlab_and_student_are_down_and_says_so(tmp_path: Path) -> None:
     with place(tmp_path, APPRENTICE_STUDENT_URL="http://127.0.0.1:9/v1") as here:
         here.gitlab.faults.add("503")
-        status, parts = here.bot.ready()
-        assert status == 503
-        assert parts["database"] == "ok"
-        assert (parts["student"], parts["gitlab"]) == ("failed", "failed")
+        assert here.bot.ready()[0] == 503
+        expected = {"database": "ok", "student": "failed", "gitlab": "failed"}  # on a busy machine it is late at first
+        until(lambda: expected.items() <= here.bot.ready()[1].items(), words="the answer of every part")
 
 
 def test_a_student_that_never_answers_well_is_reported_as_not_read(tmp_path: Path) -> None:
