@@ -43,6 +43,7 @@ from trainer.sit import kept, sit
 from trainer.sources.files import read_examples
 from trainer.sources.votes import task_of
 from trainer.teacher import Teacher
+from trainer.tune.check import base_problems, space_problems
 from trainer.tune.config import TuneConfig
 from trainer.tune.launch import Tuned
 from trainer.tune.progress import Progress
@@ -168,19 +169,22 @@ class Round:
         """Collect labelled tasks from votes and files, and freeze the held-out set in the first round.
 
         Raises:
-            CannotRunError: there are too few, or no teacher is set.
+            CannotRunError: there are too few, no teacher is set, the base model cannot be tuned, or there is no room.
         """
         chosen = self.tools.chosen
         if chosen.teacher_url is None or chosen.teacher_model is None:
             raise CannotRunError("No teacher is set: APPRENTICE_TEACHER_URL and APPRENTICE_TEACHER_MODEL name one.")
         if (self.folder / "tasks").is_dir():
             return
+        # What a folder lacks, or a machine, costs no teacher if it is found now.
+        if problems := base_problems(self.tools.base) or space_problems(self._config(), 0):
+            raise CannotRunError("; ".join(problems))
         found = [task for voted in self.tools.store.voted() if (task := task_of(voted))]
-        problems: list[str] = []
+        unusable: list[str] = []
         for path in sorted(chosen.train_examples.glob("*.jsonl")) if chosen.train_examples else []:
             loaded = read_examples(path)
             found += loaded.tasks
-            problems += loaded.problems
+            unusable += loaded.problems
         tasks = list(distinct(sorted(found, key=lambda task: (-task.weight, task.id))))
         if len(tasks) < chosen.train_least_tasks:
             raise CannotRunError(
@@ -192,7 +196,7 @@ class Round:
         if not (self.tools.folder / "heldout").is_dir():
             self._freeze(tasks)
         left = tuple(without_leaks(tasks, self._heldout().train))
-        Dataset(left, ()).write(self.folder / "tasks", {"rows that cannot be used": len(problems)} if problems else {})
+        Dataset(left, ()).write(self.folder / "tasks", {"rows that cannot be used": len(unusable)} if unusable else {})
 
     def _freeze(self, tasks: Sequence[Task]) -> None:
         aside = [task for task in tasks if in_share(task, "heldout", HELDOUT_PERCENT)]
@@ -361,33 +365,10 @@ class Round:
         """
         if (self.folder / "candidate.json").is_file():
             return
-        chosen, made = self.tools.chosen, dataset.read(self.folder / "dataset")
-        device = find_device()
-        rows = {}
-        for name, tasks in (("train", made.train), ("val", made.val)):
-            rows[name] = self.folder / f"{name}.jsonl"
-            rows[name].write_text("".join(f"{row}\n" for row in chat_rows(tasks)), encoding="utf-8")
-        config = TuneConfig(
-            engine=chosen.train_engine,
-            base=self.tools.base,
-            train=rows["train"],
-            val=rows["val"],
-            folder=self.folder / "tune",
-            rank=chosen.train_rank,
-            alpha=2 * chosen.train_rank,
-            learning_rate=chosen.train_learning_rate,
-            epochs=chosen.train_epochs,
-            max_steps=chosen.train_max_steps,
-            batch=chosen.train_batch,
-            micro_batch=chosen.train_micro_batch,
-            devices=chosen.train_devices,
-            packing=chosen.train_packing,
-            sequence_tokens=chosen.train_sequence_tokens,
-            long_rows="drop",
-            seed=chosen.train_seed,
-            device=device.value,
-            precision="bfloat16" if device is Device.GPU else "float32",
-        )
+        made = dataset.read(self.folder / "dataset")
+        config = self._config()
+        for path, tasks in ((config.train, made.train), (config.val, made.val)):
+            path.write_text("".join(f"{row}\n" for row in chat_rows(tasks)), encoding="utf-8")
         tuned = self.tools.engine(config, lambda seen: self.tools.show("fine-tuning", seen.step, seen.of))
         name = next_name([one.name for one in self.tools.store.adapters()])
         serving = self._serving()
@@ -417,6 +398,30 @@ class Round:
             at=now(),
         )
         write_private(self.folder / "candidate.json", json.dumps({"name": name, "before": serving}))
+
+    def _config(self) -> TuneConfig:
+        chosen, device = self.tools.chosen, find_device()
+        return TuneConfig(
+            engine=chosen.train_engine,
+            base=self.tools.base,
+            train=self.folder / "train.jsonl",
+            val=self.folder / "val.jsonl",
+            folder=self.folder / "tune",
+            rank=chosen.train_rank,
+            alpha=2 * chosen.train_rank,
+            learning_rate=chosen.train_learning_rate,
+            epochs=chosen.train_epochs,
+            max_steps=chosen.train_max_steps,
+            batch=chosen.train_batch,
+            micro_batch=chosen.train_micro_batch,
+            devices=chosen.train_devices,
+            packing=chosen.train_packing,
+            sequence_tokens=chosen.train_sequence_tokens,
+            long_rows="drop",
+            seed=chosen.train_seed,
+            device=device.value,
+            precision="bfloat16" if device is Device.GPU else "float32",
+        )
 
     @property
     def candidate(self) -> str:

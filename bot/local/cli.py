@@ -118,6 +118,15 @@ def start(
         int,
         typer.Option("--lora-rank", help="The largest rank of an adapter; more than needed wastes memory."),
     ] = 16,
+    gpu_share: Annotated[
+        float,
+        typer.Option(
+            "--gpu-share",
+            min=0.1,
+            max=0.95,
+            help="Share of the GPU's memory that the student takes; leave room if it is fine-tuned on the same GPU.",
+        ),
+    ] = 0.9,
     device: DeviceOption = DeviceChoice.auto,
 ) -> None:
     """Start the student and wait until it answers; what is missing (vLLM, the model) is fetched first.
@@ -152,6 +161,7 @@ def start(
             context=min(context or CONTEXT[kind.value], longest(base.folder)),
             dtype=number_format(kind, Path("/proc/cpuinfo").read_text(encoding="utf-8")),
             lora_rank=lora_rank,
+            gpu_share=gpu_share,
         )
         student = server.start(
             serving,

@@ -36,6 +36,7 @@ class Serving:
         context: tokens of prompt and answer together.
         dtype: what it computes in (`environment.number_format`).
         lora_rank: the largest rank of an adapter; larger than needed wastes memory.
+        gpu_share: the share of a GPU's memory that it takes; what is left is for others.
     """
 
     python: Path
@@ -46,6 +47,7 @@ class Serving:
     context: int
     dtype: Literal["bfloat16", "float32"]
     lora_rank: int = 16
+    gpu_share: float = 0.9
 
 
 def command(serving: Serving) -> list[str]:
@@ -70,7 +72,7 @@ def command(serving: Serving) -> list[str]:
     }
     by_device = {
         Device.CPU: {"--block-size": "32", "--max-num-seqs": "8"},
-        Device.GPU: {"--gpu-memory-utilization": "0.90", "--max-num-queued-reqs": "64"},
+        Device.GPU: {"--gpu-memory-utilization": f"{serving.gpu_share:.2f}", "--max-num-queued-reqs": "64"},
     }
     flags = [
         "--enable-lora",

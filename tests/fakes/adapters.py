@@ -28,7 +28,10 @@ def make_base(folder: Path, *, layers: int = 2, hidden: int = 16, first: int = 0
     }
     weights = {name: (shape, bytes([first]) * (4 * shape[0] * shape[1])) for name, shape in shapes.items()}
     write_safetensors(folder / "model.safetensors", weights)
-    (folder / "config.json").write_text(json.dumps({"hidden_size": hidden, "transformers_version": "5"}))
+    told = {"hidden_size": hidden, "num_hidden_layers": layers, "vocab_size": 64, "transformers_version": "5"}
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("...")
     return folder
 
 

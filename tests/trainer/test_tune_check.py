@@ -113,6 +113,22 @@ def test_no_room(config: TuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.startswith("It needs about ")
 
 
+def test_a_gpu_that_others_use(config: TuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 70000\necho 3\necho '[N/A]'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    (config.base / "model.safetensors").write_bytes(b"x" * 5_000_000)
+    gpu = config.model_copy(update={"device": "gpu"})
+    assert check(gpu, words).longest
+    (problem,) = told(gpu.model_copy(update={"devices": 2}))
+    assert problem.startswith("Each GPU needs about ")
+    assert "and 3 MB are free on one" in problem
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert check(gpu, words).longest  # nobody can tell
+
+
 def test_rows_that_are_too_long_may_be_left_out(config: TuneConfig) -> None:
     config.train.write_text(f"{row()}\n{row('x ' * 90)}\n{row()}\n")
     checked = check(config.model_copy(update={"long_rows": "drop"}), words)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.local.files import free_space, megabytes
 from trainer.tune.config import TuneConfig
+from trainer.tune.gpu import free_memory
 
 TEMPLATE_TOKENS = 16
 """What a chat template adds to a message, rounded up."""
@@ -193,8 +194,7 @@ def checkpoint_bytes(config: TuneConfig) -> int:
 
 
 def space_problems(config: TuneConfig, longest: int) -> list[str]:
-    """Whether disk and memory are enough for rows of at most so many tokens; a GPU's own memory is not looked at."""
-    shape = _shape(config.base)
+    """Whether disk and memory are enough for rows of at most so many tokens."""
     problems = []
     disk = CHECKPOINTS * checkpoint_bytes(config) + LOGS
     if (free := free_space(config.folder)) < disk:
@@ -202,12 +202,25 @@ def space_problems(config: TuneConfig, longest: int) -> list[str]:
     weights = sum(path.stat().st_size for path in config.base.glob("*.safetensors"))
     memory = LIBRARIES + weights
     if config.device == "cpu":  # in float32, twice as large as on the disk, with all that a step holds
-        tokens = config.micro_batch * longest
-        steps = tokens * FLOAT * (3 * shape.vocab_size + ACTIVATIONS * shape.num_hidden_layers * shape.hidden_size)
-        memory += weights + 2 * checkpoint_bytes(config) + steps
+        memory += weights + 2 * checkpoint_bytes(config) + _step_bytes(config, longest)
     if (there := psutil.virtual_memory().available) < memory:
         problems.append(f"It needs about {megabytes(memory)} of memory, and {megabytes(there)} are free")
+    if config.device == "gpu" and (frees := free_memory()):
+        wanted = weights + 2 * checkpoint_bytes(config) + _step_bytes(config, longest) // 2  # in bfloat16
+        if (least := min(frees[: config.devices])) < wanted:
+            problems.append(
+                f"Each GPU needs about {megabytes(wanted)} of free memory, and {megabytes(least)} are free on one: "
+                "something else has the rest. Leave room beside a student on the same GPU (`apprentice student start "
+                "--gpu-share 0.5`), or name another GPU (CUDA_VISIBLE_DEVICES)"
+            )
     return problems
+
+
+def _step_bytes(config: TuneConfig, longest: int) -> int:
+    """What a device holds of the rows of a step on the way there and back, in float32."""
+    shape = _shape(config.base)
+    each = 3 * shape.vocab_size + ACTIVATIONS * shape.num_hidden_layers * shape.hidden_size
+    return config.micro_batch * longest * FLOAT * each
 
 
 def _shape(base: Path) -> _Shape:
