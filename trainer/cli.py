@@ -149,6 +149,26 @@ def history() -> None:
 
 
 @train_app.command()
+def lineage(
+    *,
+    review: Annotated[str | None, typer.Option("--review", metavar="ID", help="Of this review.")] = None,
+    project: Annotated[
+        int | None, typer.Option("--project", metavar="ID", help="Of a comment: the number of its project in GitLab.")
+    ] = None,
+    note: Annotated[
+        int | None, typer.Option("--note", metavar="ID", help="Of a comment: its number, as in its link (#note_ID).")
+    ] = None,
+) -> None:
+    """Say what a comment or review comes from: adapter, rounds, datasets, and the votes and files behind them."""
+    from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    if (review is None) == (project is None) or (project is None) != (note is None):
+        raise typer.BadParameter("name --review, or --project and --note")
+    comment = (project, note) if project is not None and note is not None else None
+    raise typer.Exit(train_command.told(lambda: train_command.lineage(review, comment)))
+
+
+@train_app.command()
 def rollback(
     *,
     to: Annotated[

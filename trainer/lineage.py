@@ -1,11 +1,12 @@
 """Where a comment comes from: the review that said it, the adapter that answered, the rounds and votes behind that."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bot.store import Store, StoredAdapter, StoredFinding, StoredReview
-from trainer.example import Task, load
+from trainer.example import Origin, Task, load
 
 PARTS = ("train.jsonl", "val.jsonl")
 
@@ -82,6 +83,33 @@ def rows_behind(trainer_dir: Path, forebear: Forebear) -> Iterator[Task]:
         if path.is_file():
             with path.open(encoding="utf-8") as lines:
                 yield from map(load, lines)
+
+
+def words(found: Descent, trainer_dir: Path) -> Iterator[str]:
+    """All of it, a line each."""
+    review = found.review
+    yield f"review {review.id} of {review.ref}, {review.started_at:%Y-%m-%d %H:%M}"
+    yield f"  by {review.model}, prompts {review.prompt_id}"
+    if found.finding:
+        finding = found.finding.finding
+        yield f"  said of {finding.file}:{finding.line}: {finding.title} ({finding.severity})"
+    if not found.forebears:
+        yield "  answered by the base model"
+    for forebear in found.forebears:
+        if forebear.known is None:
+            yield f"  adapter {forebear.name}, named in the settings: nothing more is known of it"
+            continue
+        yield f"  adapter {forebear.name} of the round {forebear.round}, dataset {forebear.dataset}"
+        rows = list(rows_behind(trainer_dir, forebear))
+        if not rows:
+            yield "    its dataset is not here any more"
+        for source, count in sorted(Counter(_source(row) for row in rows).items()):
+            yield f"    {count:>5}  {source}"
+
+
+def _source(row: Task) -> str:
+    """Where a row comes from: of a file its name, of votes the merge request, of a teacher the round."""
+    return row.lineage.source.rsplit(":", 1)[0] if row.origin is Origin.FILE else row.lineage.source
 
 
 def _forebears(store: Store, adapter: str | None) -> Iterator[Forebear]:

@@ -84,6 +84,25 @@ class Examined(BaseModel):
     marks: tuple[Mark, ...]
 
 
+class Made(BaseModel):
+    """A candidate.
+
+    Args:
+        name: of the adapter.
+        before: who served when it was made (what serves may change meanwhile by hand); None: the base model.
+        losses: (step, loss) over the training rows; `val_losses`: over the validation rows.
+        tokens_per_second: of its training.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    before: str | None
+    losses: tuple[tuple[int, float], ...]
+    val_losses: tuple[tuple[int, float], ...]
+    tokens_per_second: float
+
+
 class Decided(BaseModel):
     """What the gate has said."""
 
@@ -365,12 +384,14 @@ class Round:
         """
         if (self.folder / "candidate.json").is_file():
             return
-        made = dataset.read(self.folder / "dataset")
+        data = dataset.read(self.folder / "dataset")
         config = self._config()
-        for path, tasks in ((config.train, made.train), (config.val, made.val)):
+        for path, tasks in ((config.train, data.train), (config.val, data.val)):
             path.write_text("".join(f"{row}\n" for row in chat_rows(tasks)), encoding="utf-8")
         tuned = self.tools.engine(config, lambda seen: self.tools.show("fine-tuning", seen.step, seen.of))
-        name = next_name([one.name for one in self.tools.store.adapters()])
+        known = self.tools.store.adapters()
+        mine = [one.name for one in known if one.card.get("round") == self.name]  # of an attempt that was killed
+        name = mine[0] if mine else next_name(one.name for one in known)
         serving = self._serving()
         card = Card(
             name=name,
@@ -378,7 +399,7 @@ class Round:
             fingerprint=fingerprint(self.tools.base),
             parent=serving,
             round=self.name,
-            dataset=made.hash,
+            dataset=data.hash,
             prompt_id=prompt_id(),
             hyper_parameters=json.loads(config.model_dump_json(exclude={"base", "train", "val", "folder"})),
             scores={"val_loss": tuned.val_loss, "steps": tuned.steps},
@@ -397,7 +418,14 @@ class Round:
             state=AdapterState.CANDIDATE,
             at=now(),
         )
-        write_private(self.folder / "candidate.json", json.dumps({"name": name, "before": serving}))
+        made = Made(
+            name=name,
+            before=serving,
+            losses=tuned.losses,
+            val_losses=tuned.val_losses,
+            tokens_per_second=round(tuned.tokens_per_second, 1),
+        )
+        write_private(self.folder / "candidate.json", made.model_dump_json())
 
     def _config(self) -> TuneConfig:
         chosen, device = self.tools.chosen, find_device()
@@ -424,9 +452,14 @@ class Round:
         )
 
     @property
+    def made(self) -> Made:
+        """What the fine-tuning of this round has made."""
+        return Made.model_validate_json((self.folder / "candidate.json").read_bytes())
+
+    @property
     def candidate(self) -> str:
         """The adapter that this round has made."""
-        return str(json.loads((self.folder / "candidate.json").read_bytes())["name"])
+        return self.made.name
 
     # --- gate and rollout
 
@@ -441,7 +474,7 @@ class Round:
         exam = Exam(id=f"heldout {self._heldout().hash}", tasks=self._heldout().train)
         self._rollout().try_out(self.candidate)
         sat = {
-            SERVING: (before := self._before(), self._sit(exam, before, "heldout-serving.jsonl")),
+            SERVING: (before := self.made.before, self._sit(exam, before, "heldout-serving.jsonl")),
             CANDIDATE: (self.candidate, self._sit(exam, self.candidate, "heldout-candidate.jsonl")),
         }
         if before is not None:
@@ -460,7 +493,7 @@ class Round:
             self.marks("candidate").marks,
             self.marks("serving").marks,
             alpha=self.tools.chosen.train_alpha,
-            base=self.marks("base").marks if self._before() is not None else None,
+            base=self.marks("base").marks if self.made.before is not None else None,
         )
         told = Decided(
             promoted=verdict.promoted,
@@ -501,11 +534,6 @@ class Round:
             return self.tools.chosen.student_adapter
         serving = self.tools.store.serving_adapter()
         return serving.name if serving else None
-
-    def _before(self) -> str | None:
-        """Who served when the candidate was made; what serves may change meanwhile by hand."""
-        before = json.loads((self.folder / "candidate.json").read_bytes())["before"]
-        return None if before is None else str(before)
 
     def _base_name(self) -> str:
         async def ask() -> str:

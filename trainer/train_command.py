@@ -6,22 +6,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from bot.endpoint import StudentError
 from bot.local.progress import Shown
 from bot.parts import hidden_values, ready_store
 from bot.settings import SettingsError
 from bot.step import now
-from bot.store import Store, StoreError
+from bot.store import AdapterState, Store, StoreError
 from bot.telemetry import set_up_logging
 from trainer import dataset, report
+from trainer import lineage as descent
 from trainer.exam import Exam
-from trainer.rollout import Rollout, RolloutError
+from trainer.rollback import Liking, worse
+from trainer.rollout import Rollout, RolloutError, Swapped
 from trainer.round import MAX_RANK, CannotRunError, Graded, Round, Tools, base_model
 from trainer.rounds import AnotherTrainerError, history_words, launch, states, unfinished
 from trainer.schedule import Rules, due
@@ -32,7 +36,13 @@ from trainer.tune.launch import Tuned, tune
 from trainer.tune.progress import Progress as Tuning
 
 LOOK_SECONDS = 30
+UPKEEP_SECONDS = 300
+KEPT = timedelta(days=30)
+"""How long the folder of an adapter stays that serves no more, so that one can go back to it."""
 PAUSED = "paused"
+
+
+log = structlog.get_logger()
 
 
 class _Wrong(Exception):  # noqa: N818 -- an exit, with its words
@@ -167,11 +177,16 @@ def write_report(chosen: TrainerSettings, store: Store, number: int) -> str:
         before=one.marks("serving"),
         after=one.marks("candidate"),
         verdict=one.verdict,
+        tokens_per_second=one.made.tokens_per_second,
+        base=one.marks("base"),
         seconds=next(state.seconds for state in states(chosen.trainer_dir) if state.number == number),
     )
     text = report.text(document)
     (one.folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     (one.folder / "report.txt").write_text(text, encoding="utf-8")
+    from trainer import plots  # noqa: PLC0415 -- imported late: it takes a while, and most commands draw nothing
+
+    plots.draw(document, one.made.losses, one.made.val_losses, one.folder / "report.png")
     return text
 
 
@@ -197,6 +212,10 @@ def serve() -> int:
         def look() -> None:
             begin_due(chosen, store, datetime.now().astimezone(), trainer.begin)
 
+        def keep_up() -> None:
+            keep_order(chosen, store, base_model(chosen))
+
+        scheduler.add_job(keep_up, "interval", seconds=UPKEEP_SECONDS, max_instances=1, coalesce=True)
         scheduler.add_job(look, "interval", seconds=LOOK_SECONDS, max_instances=1, coalesce=True, next_run_time=now())
         scheduler.start()
         stop.wait()
@@ -224,6 +243,39 @@ def begin_due(
     return found.id
 
 
+def keep_order(chosen: TrainerSettings, store: Store, base: Path) -> Swapped | None:
+    """Take the serving adapter back if people like it less than the one before; then load and unload what is left to.
+
+    What cannot be done now is logged, and done the next time.
+    """
+    swap = Rollout(store, chosen, base=base, max_rank=MAX_RANK)
+    swapped = None
+    try:
+        if why := rollback_due(store, least=chosen.train_rollback_votes, alpha=chosen.train_alpha):
+            swapped = swap.rollback()
+            if swapped.before:
+                store.mark_adapter(swapped.before, AdapterState.REFUSED)
+            log.warning("rolled back", adapter=swapped.before, serving=swapped.serving or "the base model", why=why)
+        loaded = swap.restore()
+        swap.prune(now() - KEPT)
+    except (RolloutError, StudentError, StoreError) as error:
+        log.warning("upkeep failed", why=str(error))
+        return swapped
+    for problem in loaded.problems:
+        log.warning("left to do", what=problem)
+    return swapped
+
+
+def rollback_due(store: Store, *, least: int, alpha: float) -> str | None:
+    """Why the serving adapter should be taken back; None where nothing shows that."""
+    serving = store.serving_adapter()
+    if serving is None:
+        return None
+    votes = store.votes_by_adapter()
+    new, old = (Liking(*votes.get(name, (0, 0))) for name in (serving.name, serving.predecessor))
+    return worse(new, old, least=least, alpha=alpha)
+
+
 # --- what there is
 
 
@@ -249,6 +301,17 @@ def history() -> int:
         lines = history_words(states(chosen.trainer_dir), chosen.trainer_dir)
         lines += [f"{one.name}  {one.state}  on {one.parent or one.base}" for one in store.adapters()]
         sys.stdout.write("".join(f"{line}\n" for line in lines) or "Nothing yet.\n")
+        return 0
+
+
+def lineage(review: str | None, note: tuple[int, int] | None) -> int:
+    """Say what a comment or review comes from."""
+    with _opened() as (chosen, store):
+        try:
+            found = descent.of_note(store, *note) if note else descent.of_review(store, str(review))
+        except descent.UnknownOriginError as error:
+            raise _Wrong(2, str(error)) from None
+        sys.stdout.write("".join(f"{line}\n" for line in descent.words(found, chosen.trainer_dir)))
         return 0
 
 

@@ -15,7 +15,7 @@ from bot.prompt import Brief, Part
 from bot.store import AdapterState, Store
 from tests.test_store import FINDING, REF, REFS, RESULT, at
 from trainer.example import Lineage, Origin, Task, dump
-from trainer.lineage import UnknownOriginError, of_note, of_review, rows_behind
+from trainer.lineage import UnknownOriginError, of_note, of_review, rows_behind, words
 
 
 @pytest.fixture
@@ -75,6 +75,15 @@ def test_a_comment_leads_to_its_adapter_the_round_and_the_votes(store: Store, tm
     assert [row.lineage.voters for row in rows_behind(tmp_path, newest)] == [("ann",), ("bob",), ("eve",)]
     assert list(rows_behind(tmp_path, oldest)) == []  # its folder is gone
     assert of_review(store, "r1") == replace(behind, finding=None)
+    assert list(words(behind, tmp_path)) == [
+        f"review r1 of {REF}, {at(0):%Y-%m-%d %H:%M}",
+        "  by granite, prompts p1",
+        f"  said of {FINDING.file}:{FINDING.line}: {FINDING.title} ({FINDING.severity})",
+        "  adapter student-r0002 of the round r0002, dataset d2",
+        "        3  votes",
+        "  adapter student-r0001 of the round r0001, dataset d1",
+        "    its dataset is not here any more",
+    ]
 
 
 def test_the_base_model_has_no_forebears_and_a_foreign_adapter_no_history(store: Store, tmp_path: Path) -> None:
@@ -84,6 +93,11 @@ def test_the_base_model_has_no_forebears_and_a_foreign_adapter_no_history(store:
     (only,) = of_review(store, "r1").forebears
     assert (only.name, only.round, only.known) == ("somebodys", None, None)
     assert list(rows_behind(tmp_path, only)) == []
+    assert list(words(of_review(store, "r1"), tmp_path))[2:] == [
+        "  adapter somebodys, named in the settings: nothing more is known of it"
+    ]
+    store.save_findings("r1", replace(RESULT, adapter=None))
+    assert list(words(of_review(store, "r1"), tmp_path))[2:] == ["  answered by the base model"]
 
 
 def test_cards_that_go_round_in_circles_end(store: Store) -> None:
