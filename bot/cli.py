@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bot import forgetting
 from bot.local.cli import app as student_app
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _told() -> Iterator["Settings"]:
     except SettingsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    except (StoreError, ForgeError) as error:
+    except (StoreError, ForgeError, forgetting.NotNowError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(3) from None
 
@@ -214,7 +215,11 @@ def forget(
         int | None, typer.Option("--user", metavar="ID", help="The votes of this GitLab user (their numeric id).")
     ] = None,
 ) -> None:
-    """Remove what the database keeps of a project or a person, and say what was removed."""
+    """Remove what is kept of a project or a person, in the database and in what the student learns from.
+
+    An adapter that has learnt from it serves on, marked: the next round makes one without. Exit codes: 0 done; 3 not
+    now, and nothing was removed.
+    """
     if (project is None) == (user is None):
         raise typer.BadParameter("name one of --project and --user")
     from bot import parts  # noqa: PLC0415 -- as every command: only when it is asked for
@@ -223,13 +228,16 @@ def forget(
     with _told() as chosen:
         store = parts.open_store(chosen)
         store.check()
+        voter = None if user is None else pseudonym(user, parts.salt(chosen))
+        counts: dict[str, int] = {}
+        for also in forgetting.ALSO:
+            counts |= also(chosen, store, forgetting.Whose(project, voter))
         if project is not None:
-            counts = store.forget_project(project)
-        else:
-            assert user is not None  # noqa: S101 -- see above
-            counts = store.forget_person(pseudonym(user, parts.salt(chosen)))
+            counts |= store.forget_project(project)
+        if voter is not None:
+            counts |= store.forget_person(voter)
         for table, count in counts.items():
-            typer.echo(f"{table:<16}{count:>8} removed")
+            typer.echo(f"{table:<16}{count:>8} {'' if table.endswith('marked') else 'removed'}".rstrip())
 
 
 @app.command()

@@ -1,11 +1,25 @@
 """The whole command line: the bot's, and that of the learning loop. `apprentice` begins here."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bot import cli
+from bot import cli, forgetting
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
+    from bot.store import Store
+
+
+def _forget(chosen: "Settings", store: "Store", whose: forgetting.Whose) -> Mapping[str, int]:
+    from trainer import forget  # noqa: PLC0415 -- as every command: only when it is asked for
+
+    return forget.forget(chosen, store, whose)
+
+
+forgetting.ALSO.append(_forget)
 
 exam_app = typer.Typer(
     no_args_is_help=True,

@@ -52,6 +52,8 @@ HELDOUT_PERCENT, VAL_PERCENT = 20, 10
 LABELLED_SHARE = 0.5
 """Of an exam's questions, those that are taken from labelled tasks, as far as there are enough: they cost nothing."""
 MAX_RANK = 128
+REBUILD = "rebuild"
+"""What stands in the card of an adapter that has learnt from something that was forgotten: why, in words."""
 SERVING, CANDIDATE, BASE = "serving", "candidate", "base"
 
 
@@ -392,7 +394,7 @@ class Round:
         known = self.tools.store.adapters()
         mine = [one.name for one in known if one.card.get("round") == self.name]  # of an attempt that was killed
         name = mine[0] if mine else next_name(one.name for one in known)
-        serving = self._serving()
+        serving = self._serving_to_beat()
         card = Card(
             name=name,
             base=self._base_name(),
@@ -534,6 +536,12 @@ class Round:
             return self.tools.chosen.student_adapter
         serving = self.tools.store.serving_adapter()
         return serving.name if serving else None
+
+    def _serving_to_beat(self) -> str | None:
+        """What serves; an adapter that has learnt from what was forgotten counts for nothing."""
+        serving = self._serving()
+        known = self.tools.store.adapter(serving) if serving else None
+        return None if known is not None and REBUILD in known.card else serving
 
     def _base_name(self) -> str:
         async def ask() -> str:

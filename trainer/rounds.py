@@ -33,6 +33,8 @@ from trainer.tune.check import TuneError
 APPLICATION = "apprentice-trainer"
 VERSION = "1"
 QUEUE = "rounds"
+LOCK = ".trainer.lock"
+"""Held by the process that runs rounds on a machine."""
 
 STAGES: Mapping[str, Callable[[Round], None]] = {
     "gather": Round.gather,
@@ -212,7 +214,7 @@ def launch(tools: Tools) -> Trainer:
         AnotherTrainerError: another process of this machine runs rounds.
     """
     tools.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(tools.folder / ".trainer.lock")
+    lock = FileLock(tools.folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -38,7 +38,15 @@ class DueRound:
     why: str
 
 
-def due(now: datetime, last: datetime | None, votes: int, rules: Rules, *, paused: bool) -> DueRound | None:
+def due(
+    now: datetime,
+    last: datetime | None,
+    votes: int,
+    rules: Rules,
+    *,
+    paused: bool,
+    rebuild: str | None = None,
+) -> DueRound | None:
     """Say whether a round is due.
 
     Ticks that were missed, because nothing ran or outside the window, make one round together.
@@ -49,9 +57,12 @@ def due(now: datetime, last: datetime | None, votes: int, rules: Rules, *, pause
         votes: that came since then.
         rules: what the operator wants.
         paused: nothing begins by itself.
+        rebuild: the serving adapter, where it has learnt from what was forgotten since.
     """
     if paused or not in_window(now, rules.window):
         return None
+    if rebuild:
+        return DueRound(f"rebuild {rebuild}", f"{rebuild} has learnt from what was forgotten since")
     since = last or now - timedelta(minutes=1)
     if rules.cron and (tick := last_tick(rules.cron, max(since, now - LOOK_BACK), now)):
         return DueRound(f"cron {tick.isoformat()}", f"the schedule {rules.cron!r} at {tick:%Y-%m-%d %H:%M}")

@@ -26,7 +26,7 @@ from trainer import lineage as descent
 from trainer.exam import Exam
 from trainer.rollback import Liking, worse
 from trainer.rollout import Rollout, RolloutError, Swapped
-from trainer.round import MAX_RANK, CannotRunError, Graded, Round, Tools, base_model
+from trainer.round import MAX_RANK, REBUILD, CannotRunError, Graded, Round, Tools, base_model
 from trainer.rounds import AnotherTrainerError, history_words, launch, states, unfinished
 from trainer.schedule import Rules, due
 from trainer.settings import TrainerSettings, load
@@ -233,7 +233,12 @@ def begin_due(
     last = known[-1].begun_at if known else None
     votes = sum(1 for _ in store.votes(since=last))
     rules = Rules(chosen.train_cron, chosen.train_every_votes, chosen.train_window)
-    found = due(at, last, votes, rules, paused=(folder / PAUSED).exists())
+    serving = store.serving_adapter()
+    marked = serving.name if serving and REBUILD in serving.card else None
+    begun = {state.why for state in known}
+    found = due(at, last, votes, rules, paused=(folder / PAUSED).exists(), rebuild=marked)
+    if found and marked and found.why in begun:  # that was tried, and what came of it was refused
+        found = due(at, last, votes, rules, paused=(folder / PAUSED).exists())
     if found is None:
         return None
     begin(found.id, found.why)
@@ -286,7 +291,12 @@ def status() -> int:
         known = states(chosen.trainer_dir)
         since = known[-1].begun_at if known else None
         rows = {
-            "serving": serving.name if serving else "the base model",
+            "serving": (serving.name if serving else "the base model")
+            + (
+                f" ({serving.card[REBUILD]}: the next round makes another)"
+                if serving and REBUILD in serving.card
+                else ""
+            ),
             "rounds": "paused" if (chosen.trainer_dir / PAUSED).exists() else "as the schedule says",
             "new votes": str(sum(1 for _ in store.votes(since=since))),
             "newest round": (history_words(known[-1:], chosen.trainer_dir) or ["none yet"])[0],

@@ -51,6 +51,12 @@ class Adapters(Votes):
         with self._write() as session:
             _mark(session, name, state)
 
+    def amend_card(self, name: str, told: Mapping[str, object]) -> None:
+        """Add to what is known of an adapter, whatever its state."""
+        with self._write() as session:
+            if (row := session.get(AdapterRow, name)) is not None:
+                row.card = {**row.card, **told}
+
     def adapters(self) -> tuple[StoredAdapter, ...]:
         """Give all adapters, oldest first."""
         with self._read() as session:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -5,11 +6,13 @@ import pytest
 
 from bot.store import AdapterState
 from tests.fakes.replica import DropError
-from tests.trainer.round_world import RoundWorld, lazy, round_world, timid
+from tests.trainer.round_world import RoundWorld, lazy, round_world, skilled, timid
 from trainer import dataset
+from trainer.budget import BudgetSpentError
 from trainer.exam import Exam
+from trainer.example import Origin
 from trainer.leak import Seen
-from trainer.round import CannotRunError, Graded, Round, rounds
+from trainer.round import REBUILD, CannotRunError, Graded, Round, rounds
 
 FIRST, SECOND = "student-r0001", "student-r0002"
 pytestmark = pytest.mark.process  # seconds each
@@ -59,6 +62,8 @@ def test_the_next_round_builds_on_it(here: RoundWorld) -> None:
     run(here)
     two = run(here, 2)
     assert not two.verdict.promoted  # as good as the one before, and no better
+    assert "severity right, beside the base model, 100.0% against" in " ".join(words for _, words in two.verdict.checks)
+    assert [two.marks(who).adapter for who in ("base", "serving", "candidate")] == [None, FIRST, SECOND]
     assert here.serving == FIRST
     adapter = here.store.adapter(SECOND)
     assert adapter
@@ -143,6 +148,45 @@ def test_with_it_the_teacher_does(tmp_path: Path) -> None:
         here.round().gather()
         here.round().write_exam()
         assert [prompt for prompt in here.teacher.prompts if "shelf_" in prompt]
+
+
+def test_explanations_are_judged_where_the_teacher_may_see_the_change(here: RoundWorld) -> None:
+    here.replica.think = skilled  # explains worse than the exam does: the teacher takes the longer one
+    one = here.round()
+    for stage in STAGES[:4]:
+        stage(one)
+    graded = Graded.model_validate_json((one.folder / "grade.json").read_bytes())
+    exam = Exam.model_validate_json((one.folder / "exam.json").read_bytes())
+    problems = [task for task in exam.tasks if not task.clean]
+    written = [task for task in problems if task.origin is Origin.TEACHER]
+    assert 0 < len(written) < len(problems)
+    assert graded.explanations == {"worse": len(written)}
+    assert f"weak: explanations: 0 of {len(written)} as good as they should be" in graded.words
+    judged = [prompt for prompt in here.teacher.prompts if "Two reviewers explain it" in prompt]
+    assert len(judged) == 2 * len(written)  # in both orders
+    assert not [prompt for prompt in judged if "read_" in prompt]  # the examples' code
+
+
+def test_what_the_teacher_costs_is_counted_over_all_attempts(here: RoundWorld) -> None:
+    one = here.round()
+    one.gather()
+    one.write_exam()
+    spent = json.loads((one.folder / "spent.json").read_bytes())
+    assert spent["requests"] == len(here.teacher.requests) > 0
+    here.tools.chosen.__dict__["train_max_tokens"] = spent["prompt_tokens"] + spent["completion_tokens"] + 500
+    one.sit_exam()
+    one.grade()
+    with pytest.raises(BudgetSpentError, match=f"{spent['prompt_tokens'] + spent['completion_tokens']:,} tokens"):
+        here.round().write_curriculum()
+
+
+def test_what_has_learnt_from_something_forgotten_is_replaced_by_what_beats_the_base(here: RoundWorld) -> None:
+    run(here)
+    here.store.amend_card(FIRST, {REBUILD: "rows were forgotten"})
+    two = run(here, 2)
+    assert two.verdict.promoted
+    assert here.serving == SECOND
+    assert two.marks("serving").adapter is None
 
 
 def test_the_grade_is_told_to_the_teacher(here: RoundWorld) -> None:

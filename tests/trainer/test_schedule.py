@@ -81,3 +81,11 @@ def test_two_schedulers_see_the_same_tick(minutes: int) -> None:
     assert tick is not None
     assert last_tick("*/7 * * * *", tick - timedelta(minutes=30), now) == tick
     assert tick <= now < tick + timedelta(minutes=7)
+
+
+def test_what_has_learnt_from_something_forgotten_makes_a_round_due() -> None:
+    rules = Rules(cron=None, every_votes=None, window="1-3")
+    found = due(SATURDAY, None, 0, rules, paused=False, rebuild="student-r0003")
+    assert found == DueRound("rebuild student-r0003", "student-r0003 has learnt from what was forgotten since")
+    assert due(SATURDAY, None, 0, rules, paused=True, rebuild="student-r0003") is None
+    assert due(SATURDAY + timedelta(hours=9), None, 0, rules, paused=False, rebuild="student-r0003") is None

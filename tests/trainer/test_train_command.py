@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 from dbos._dbos import _get_or_create_dbos_registry
 
+from bot.domain import MergeRef
 from bot.step import now
+from bot.store import AdapterState
 from tests.e2e.place import until
 from tests.fakes.replica import DropError
+from tests.test_store_adapters import cast, posted
 from tests.trainer.round_world import RoundWorld, lazy, round_world
 from trainer import train_command
 from trainer.rounds import AnotherTrainerError, Trainer, launch, states, unfinished
-from trainer.train_command import begin_due, told, write_report
+from trainer.train_command import begin_due, keep_order, told, write_report
 
 pytestmark = pytest.mark.process  # threads, a database file, seconds
 
@@ -115,6 +118,35 @@ def test_what_is_due_begins_once(here: RoundWorld, trainer: Trainer) -> None:
     (here.tools.folder / train_command.PAUSED).touch()
     assert begin_due(chosen, here.store, at + timedelta(days=1), trainer.begin) is None
     assert len(states(here.tools.folder)) == here.trained == 1
+
+
+def test_an_adapter_that_people_like_less_is_taken_back(here: RoundWorld, trainer: Trainer) -> None:
+    trainer.begin("by hand 1", "by hand")
+    assert here.serving == "student-r0001"
+    assert keep_order(here.chosen, here.store, here.tools.base) is None
+    for number in range(40):  # twenty findings of the base model that people liked, twenty of the adapter's
+        ref, by = MergeRef(7, number), None if number % 2 else "student-r0001"
+        posted(here.store, f"review {number}", by, ref, number)
+        cast(here.store, ref, "ann", up=by is None)
+    patient = here.chosen.model_copy(update={"train_rollback_votes": 21})
+    assert keep_order(patient, here.store, here.tools.base) is None
+    quick = here.chosen.model_copy(update={"train_rollback_votes": 20})
+    swapped = keep_order(quick, here.store, here.tools.base)
+    assert swapped
+    assert (swapped.before, swapped.serving) == ("student-r0001", None)
+    assert here.store.serving_adapter() is None
+    assert here.replica.loaded == {}
+    adapter = here.store.adapter("student-r0001")
+    assert adapter
+    assert adapter.state is AdapterState.REFUSED
+    assert keep_order(quick, here.store, here.tools.base) is None
+
+
+def test_upkeep_that_fails_is_only_logged(here: RoundWorld, trainer: Trainer) -> None:
+    trainer.begin("by hand 1", "by hand")
+    here.replica.dead = True
+    assert keep_order(here.chosen, here.store, here.tools.base) is None
+    assert here.serving == "student-r0001"
 
 
 # --- commands
