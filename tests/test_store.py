@@ -942,3 +942,19 @@ def test_reader_and_writers_of_one_file_do_not_fail_each_other(tmp_path: Path) -
     assert len(stores[0].unhandled(999)) == 160
     for store in stores:
         store.close()
+
+
+def test_a_purpose_is_one_process_s_until_it_leaves(database_url: str) -> None:
+    one, other = Store(database_url), Store(database_url)
+    leave = one.hold("rounds")
+    assert leave
+    assert (other.hold("rounds") is None) == database_url.startswith("postgresql")
+    elsewhere = other.hold("something else")
+    assert elsewhere
+    leave()
+    again = other.hold("rounds")
+    assert again
+    for end in (elsewhere, again):
+        end()
+    one.close()
+    other.close()

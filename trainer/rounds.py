@@ -107,7 +107,7 @@ def unfinished(folder: Path) -> State | None:
 
 
 class AnotherTrainerError(RuntimeError):
-    """Another process of this machine runs rounds."""
+    """Another process runs rounds, on this machine or with this database."""
 
 
 @DBOS.dbos_class()
@@ -185,6 +185,7 @@ class Trainer:
 
     instance: Rounds
     lock: FileLock
+    leave: Callable[[], None]
 
     def begin(self, id_: str, why: str, number: int = 0) -> str | None:
         """Begin a round, or wait for the one of the same id; says why it failed."""
@@ -196,6 +197,7 @@ class Trainer:
     def stop(self) -> None:
         """What runs goes on at the next start."""
         DBOS.destroy(workflow_completion_timeout_sec=0)
+        self.leave()
         self.lock.release()
 
 
@@ -211,7 +213,7 @@ def launch(tools: Tools) -> Trainer:
     """Begin to run rounds; one that this machine left goes on.
 
     Raises:
-        AnotherTrainerError: another process of this machine runs rounds.
+        AnotherTrainerError: another process runs rounds.
     """
     tools.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(tools.folder / LOCK)
@@ -221,6 +223,12 @@ def launch(tools: Tools) -> Trainer:
         raise AnotherTrainerError(
             "Another process of this machine runs rounds (`apprentice train serve`, or one round): wait, or stop it."
         ) from None
+    leave = tools.store.hold(APPLICATION)
+    if leave is None:
+        lock.release()
+        raise AnotherTrainerError(
+            "Another machine runs rounds with this database (`apprentice train serve`, or one round): one is enough."
+        )
     DBOS(
         config=DBOSConfig(
             name=APPLICATION,
@@ -234,7 +242,7 @@ def launch(tools: Tools) -> Trainer:
     instance = Rounds(tools)
     DBOS.launch()
     DBOS.register_queue(QUEUE, global_concurrency=1, polling_interval_sec=0.5)  # never two at once, whoever begins them
-    return Trainer(instance, lock)
+    return Trainer(instance, lock, leave)
 
 
 def history_words(known: Sequence[State], folder: Path) -> list[str]:

@@ -1,9 +1,10 @@
 """A connection to SQLite or PostgreSQL: pragmas, transactions, and errors that a person can read."""
 
+import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
@@ -113,6 +114,23 @@ class Database:
                 if not self._sqlite:
                     connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
                 yield connection
+
+    def hold(self, purpose: str) -> Callable[[], None] | None:
+        """Be the only process that has this purpose, as long as the returned function is not called.
+
+        None: another one has it. On SQLite everybody gets it: those of one machine can hold a lock of its own.
+        """
+        if self._sqlite:
+            return lambda: None
+        number = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "big", signed=True)
+        with self._readable_errors():
+            connection = self._engine.connect()
+            connection.detach()  # the lock is the session's: closed, and not given back to the pool, it ends with it
+            mine = bool(connection.scalar(select(func.pg_try_advisory_lock(number))))
+            connection.commit()
+        if not mine:
+            connection.close()
+        return connection.close if mine else None
 
     def _scrub(self) -> None:
         """Take what was just removed out of SQLite's log as well. If somebody reads meanwhile, a later commit does."""

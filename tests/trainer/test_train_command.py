@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from dbos._dbos import _get_or_create_dbos_registry
+from pydantic import SecretStr
 
 from bot.domain import MergeRef
 from bot.step import now
@@ -152,13 +153,21 @@ def test_upkeep_that_fails_is_only_logged(here: RoundWorld, trainer: Trainer) ->
 # --- commands
 
 
+def environment(here: RoundWorld) -> dict[str, str]:
+    """The world's settings, for a process."""
+    ours = {f"APPRENTICE_{name.upper()}": value for name, value in here.chosen.model_dump(exclude_unset=True).items()}
+    shown = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else str(value) for name, value in ours.items()
+    }
+    return {name: value for name, value in os.environ.items() if not name.startswith("APPRENTICE_")} | shown
+
+
 @pytest.fixture
 def settings(here: RoundWorld, monkeypatch: pytest.MonkeyPatch) -> RoundWorld:
     for name in [name for name in os.environ if name.startswith("APPRENTICE_")]:
         monkeypatch.delenv(name)
-    for name, value in here.chosen.model_dump(exclude_unset=True).items():
-        if not name.startswith("database"):
-            monkeypatch.setenv(f"APPRENTICE_{name.upper()}", str(value))
+    for name, value in environment(here).items():
+        monkeypatch.setenv(name, value)
     return here
 
 
@@ -215,6 +224,68 @@ def test_what_there_is(settings: RoundWorld, trainer: Trainer, capsys: pytest.Ca
     assert "There is no adapter nobody." in capsys.readouterr().err
     assert told(train_command.history) == 0
     assert "student-r0001  retired  on base\n" in capsys.readouterr().out
+
+
+# --- two schedulers
+
+SCHEDULER = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from tests.trainer.round_world import RoundWorld
+from trainer.round import Tools
+from trainer.rounds import AnotherTrainerError, launch
+from trainer.settings import load
+from trainer.train_command import begin_due
+from bot.store import Store
+
+chosen = load({})
+store = Store(chosen.database)
+world = RoundWorld(Path("."), None, None, store, chosen, None)
+sys.stdin.readline()
+try:
+    trainer = launch(Tools(chosen, store, chosen.train_base, world.train, lambda what, done, of: None))
+except AnotherTrainerError as error:
+    print("refused", error, flush=True)
+    sys.exit(0)
+for tick in sys.argv[1:]:
+    begin_due(chosen, store, datetime.fromisoformat(tick), trainer.begin)
+print("trained", world.trained, flush=True)
+trainer.stop()
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("shared", [True, False], ids=["one folder", "two machines"])
+def test_two_schedulers_on_one_database_start_one_round_a_tick(
+    tmp_path: Path, postgres_url: str, *, shared: bool
+) -> None:
+    with round_world(tmp_path, database_url=postgres_url, train_cron="0 2 * * *") as here:
+        days = [now().date() + timedelta(days=number) for number in (1, 2)]
+        ticks = [f"{day}T02:00:10+00:00" for day in days]
+        processes = []
+        for number in (1, 2):
+            folder = tmp_path / ("data" if shared else f"data-{number}")
+            folder.mkdir(exist_ok=True)
+            mine = {"APPRENTICE_DATA_DIR": str(folder), "APPRENTICE_WORKER_NAME": f"host-{number}"}
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", SCHEDULER, *ticks],
+                    env=environment(here) | mine,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = sorted(process.communicate()[0] for process in processes)
+        assert said[0].startswith("refused Another ")
+        assert said[1] == "trained 2\n"
+        whys = [state.why for path in tmp_path.glob("data*") for state in states(path / "trainer")]
+        assert whys == [f"the schedule '0 2 * * *' at {day} 02:00" for day in days]
 
 
 # --- killed
