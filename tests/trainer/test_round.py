@@ -1,8 +1,13 @@
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from bot.store import AdapterState
 from tests.fakes.replica import DropError
@@ -13,6 +18,8 @@ from trainer.exam import Exam
 from trainer.example import Origin
 from trainer.leak import Seen
 from trainer.round import REBUILD, CannotRunError, Graded, Round, rounds
+from trainer.tune.check import TuneError
+from trainer.tune.launch import tune
 
 FIRST, SECOND = "student-r0001", "student-r0002"
 pytestmark = pytest.mark.process  # seconds each
@@ -122,6 +129,43 @@ def test_a_student_that_fails_in_the_middle_of_a_sitting(here: RoundWorld) -> No
     here.replica.calls.clear()
     one.sit_exam()
     assert 0 < here.replica.calls.count("chat base") < 20
+
+
+ENDS = [
+    ("echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB'; exit 1", "it ran out of memory"),
+    ("echo 'RuntimeError: DefaultCPUAllocator: can'\"'\"'t allocate memory'; exit 1", "it ran out of memory"),
+    ("echo 'OSError: [Errno 28] No space left on device'; exit 1", "the disk is full"),
+    ("echo 'ValueError: dim must be positive'; exit 1", "The engine failed: ValueError: dim must be positive"),
+    ("kill -9 $$", "The engine was killed. Mostly it is the kernel"),
+    ("exit 3", "The engine failed: it said nothing"),
+]
+
+
+def test_an_engine_that_fails_says_why_and_what_served_serves_on(here: RoundWorld, tmp_path: Path) -> None:
+    run(here)
+    words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(here.tools.base / "tokenizer.json"))
+    python = tmp_path / "python"
+    python.touch(0o755)
+    broken = replace(here.tools, engine=lambda config, report: tune(config, python, report, most_seconds=60))
+    here.tools, whole = broken, here.tools
+    two = here.round(2)
+    for stage in STAGES[:5]:
+        stage(two)
+    for last_words, told in ENDS:
+        python.write_text(f"#!/bin/sh\n{last_words}\n")
+        with pytest.raises(TuneError, match=re.escape(told)) as error:
+            two.fine_tune()
+        assert str(two.folder / "tune" / "engine.log") in str(error.value)
+    assert here.serving == FIRST
+    assert sorted(here.replica.loaded) == [FIRST]
+    assert len(here.store.adapters()) == 1
+    here.tools = whole  # mended: the round goes on
+    for stage in STAGES[5:]:
+        stage(here.round(2))
+    assert here.serving == FIRST
+    assert len(here.store.adapters()) == 2
 
 
 def test_nothing_of_the_held_out_set_is_asked_or_learnt(here: RoundWorld) -> None:
