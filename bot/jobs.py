@@ -98,6 +98,8 @@ class Jobs(DBOSConfiguredInstance):
         if end.state is not ReviewState.POSTED:
             self._until_done("ungate", lambda _: steps.ungate(claim))
         DBOS.run_step({"name": "close"}, lambda: self._close(claim, end))
+        if isinstance(ready, Ready) and end.state is ReviewState.POSTED:
+            self._run("shadow", lambda: steps.shadow(claim, ready))  # once: whatever goes wrong, nobody waits for it
         return end.state.value
 
     @DBOS.workflow(name="attend")

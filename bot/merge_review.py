@@ -245,6 +245,29 @@ class MergeReview:
         self._write_summary(claim.ref, summary.waiting(wait.said, refs.head if refs else ""))
         return Done()
 
+    # --- the shadow
+
+    def shadow(self, claim: Claim, ready: Ready) -> Done | Wait | End:
+        """Have the adapter that is in the shadow, if there is one, make the same review; nobody is shown it."""
+        return guarded(lambda: self._shadow(claim, ready))
+
+    def _shadow(self, claim: Claim, ready: Ready) -> Done:
+        adapter = self.store.shadow_adapter()
+        if adapter is None:
+            return Done()
+        merge = self.forge.merge_request(claim.ref)
+        if merge.refs is None or merge.refs != self._stored(claim).refs:
+            return Done()  # it has moved on: it would be another review
+        files, _ = self._files(merge, self.forge.read_change(merge), Go(ready.since))
+        change = MergeChange(self.forge, merge, merge.refs.head, files)
+        endpoint = find_endpoint(self.chosen)
+        heard = asyncio.run(
+            interview(change, self._policy(merge), self.chosen, endpoint, _silently, adapter=adapter.name)
+        )
+        if _lost(heard.outcome) is None:
+            self.store.save_shadow(claim.workflow, adapter.name, heard.outcome.review.findings, now())
+        return Done()
+
     # --- post
 
     def post(self, claim: Claim, ready: Ready) -> Done | Wait | End:

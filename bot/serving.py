@@ -54,7 +54,9 @@ def wanted(chosen: Settings, store: Store) -> tuple[StoredAdapter, ...]:
     """The adapters that must be there: those that reviews ask now or will ask next, as far as the store knows them."""
     known = {adapter.name: adapter for adapter in store.adapters()}
     serving = store.serving_adapter()
-    names = {chosen.student_adapter, serving.name if serving else None, *store.adapters_in_use()}
+    shadow = store.shadow_adapter()
+    reviewing = {one.name for one in (serving, shadow) if one}
+    names = {chosen.student_adapter, *reviewing, *store.adapters_in_use()}
     return tuple(adapter for name, adapter in known.items() if name in names)
 
 

@@ -11,7 +11,7 @@ from bot.feedback import SEEDS
 from bot.gitlab import door
 from bot.merge_review import Ready
 from bot.step import Done, End, Wait, now
-from bot.store import ReviewState
+from bot.store import AdapterState, ReviewState
 from bot.thread import OUTDATED
 from tests.e2e.place import careful
 from tests.fakes.bot_world import PAY, BotWorld, bot_world
@@ -478,3 +478,46 @@ def test_the_merge_request_of_another_project_is_another_one(here: BotWorld) -> 
     here.store.set_threshold(MergeRef(here.project.id + 1, here.merge.iid), Severity.CRITICAL)
     assert here.review() is None
     assert len(here.notes) == 1
+
+
+# --- the shadow
+
+
+def put_in_the_shadow(here: BotWorld) -> None:
+    here.store.register_adapter("student-r0001", base="base", parent=None, card={}, state=AdapterState.SHADOW, at=now())
+
+
+def test_the_shadow_reviews_unseen(here: BotWorld) -> None:
+    put_in_the_shadow(here)
+    assert here.review() is None
+    asked = len(here.student.requests)
+    notes = len(here.notes)
+    last = here.store.last_posted(here.ref)
+    assert last
+    (beside,) = here.store.besides("student-r0001")
+    assert beside.review == last.id
+    assert len(beside.serving) == len(beside.shadow) == 1
+    models = [request["model"] for request in here.student.requests]
+    assert models == ["base"] * (asked // 2) + ["student-r0001"] * (asked // 2)
+    assert len(here.notes) == notes
+
+
+def test_a_shadow_that_fails_costs_nobody_anything(tmp_path: Path) -> None:
+    def answer(request: Request) -> Said:
+        return careful(request) if request["model"] == "base" else Said("gone", status=404)
+
+    with bot_world(tmp_path, answer) as here:
+        put_in_the_shadow(here)
+        assert here.review() is None
+        assert here.store.besides("student-r0001") == ()
+        assert here.store.last_posted(here.ref)
+
+
+def test_a_head_that_has_moved_on_is_not_reviewed_in_the_shadow(here: BotWorld) -> None:
+    put_in_the_shadow(here)
+    claim = here.claim()
+    ready = here.ready(claim)
+    here.push()
+    asked = len(here.student.requests)
+    assert here.steps.shadow(claim, ready) == Done()
+    assert len(here.student.requests) == asked

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from bot.domain import Judged, MergeRef, Review, Vote, VoteOrigin
+from bot.domain import HiddenReason, Judged, MergeRef, Review, Vote, VoteOrigin
 from bot.forge import Posted, Publication
-from bot.store import AdapterState, ReviewState, Store, StoredAdapter, StoreError
+from bot.store import AdapterState, Beside, ReviewState, Store, StoredAdapter, StoreError
 from tests.test_store import FINDING, OTHER, REF, REFS, RESULT, at, at_once
 
 
@@ -198,3 +198,27 @@ def test_votes_count_for_the_adapter_that_first_said_the_finding(store: Store) -
     cast(store, MergeRef(8, 2), "ann", up=False)
     cast(store, REF, "ann", up=False, fingerprint="forgotten")
     assert store.votes_by_adapter() == {"a": (1, 2), "b": (1, 0), None: (0, 1)}
+
+
+# --- the shadow
+
+
+def test_what_the_shadow_found_stands_beside_what_was_shown(store: Store) -> None:
+    assert store.shadow_adapter() is None
+    for name, second in (("old", 1), ("new", 2)):
+        card = {"round": name}
+        store.register_adapter(name, base="b", parent=None, card=card, state=AdapterState.SHADOW, at=at(second))
+    shadow = store.shadow_adapter()
+    assert shadow
+    assert shadow.name == "new"
+    posted(store, "r1", None, REF, 1)
+    other = replace(FINDING, quote="another")
+    hidden = Judged(replace(FINDING, quote="hidden"), HiddenReason.BELOW_THRESHOLD)
+    store.save_shadow("r1", "new", [Judged(FINDING)], at(3))
+    store.save_shadow("r1", "new", [Judged(other), hidden], at(4))  # made again
+    store.save_shadow("forgotten", "new", [Judged(other)], at(4))
+    shown, said = frozenset({FINDING.fingerprint}), frozenset({other.fingerprint})
+    assert store.besides("new") == (Beside("r1", shown, said),)
+    assert store.besides("old") == ()
+    store.forget_project(REF.project)
+    assert store.besides("new") == ()

@@ -510,16 +510,22 @@ class Round:
         return Decided.model_validate_json((self.folder / "verdict.json").read_bytes())
 
     def roll_out(self) -> None:
-        """Let the candidate serve where the gate says so; else unload it, and what served serves on.
+        """Let the candidate serve, or go into the shadow first, where the gate says so; else unload it.
 
         Raises:
             RolloutError: it cannot be done. What served serves on.
         """
-        if self.verdict.promoted:
+        store = self.tools.store
+        if self.verdict.promoted and self.tools.chosen.train_shadow_reviews:
+            if (overtaken := store.shadow_adapter()) is not None and overtaken.name != self.candidate:
+                store.mark_adapter(overtaken.name, AdapterState.REFUSED)
+            store.mark_adapter(self.candidate, AdapterState.SHADOW)
+            dataset.read(self.folder / "dataset").write(self.tools.folder / "dataset")
+        elif self.verdict.promoted:
             self._rollout().roll_out(self.candidate, [task.question for task in self._heldout().train[:2]])
             dataset.read(self.folder / "dataset").write(self.tools.folder / "dataset")
         else:
-            self.tools.store.mark_adapter(self.candidate, AdapterState.REFUSED)
+            store.mark_adapter(self.candidate, AdapterState.REFUSED)
             self._rollout().withdraw(self.candidate)
 
     # --- helpers

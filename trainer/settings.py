@@ -166,6 +166,12 @@ class TrainerSettings(Settings):
         default=30, ge=1, description="votes on an adapter's findings before it can be rolled back by itself, from 1"
     )
 
+    train_shadow_reviews: int = Field(
+        default=0,
+        ge=0,
+        description="reviews that a promoted adapter makes unseen beside the serving one before it may serve, from 0",
+    )
+
     @model_validator(mode="after")
     def _steps_can_be_divided(self) -> Self:
         if self.train_batch % (self.train_micro_batch * self.train_devices):

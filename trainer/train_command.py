@@ -30,6 +30,7 @@ from trainer.round import MAX_RANK, REBUILD, CannotRunError, Graded, Round, Tool
 from trainer.rounds import AnotherTrainerError, history_words, launch, states, unfinished
 from trainer.schedule import Rules, due
 from trainer.settings import TrainerSettings, load
+from trainer.shadow import decide
 from trainer.tune.config import TuneConfig
 from trainer.tune.environment import ensure
 from trainer.tune.launch import Tuned, tune
@@ -261,6 +262,7 @@ def keep_order(chosen: TrainerSettings, store: Store, base: Path) -> Swapped | N
             if swapped.before:
                 store.mark_adapter(swapped.before, AdapterState.REFUSED)
             log.warning("rolled back", adapter=swapped.before, serving=swapped.serving or "the base model", why=why)
+        leave_shadow(chosen, store, swap)
         loaded = swap.restore()
         swap.prune(now() - KEPT)
     except (RolloutError, StudentError, StoreError) as error:
@@ -269,6 +271,27 @@ def keep_order(chosen: TrainerSettings, store: Store, base: Path) -> Swapped | N
     for problem in loaded.problems:
         log.warning("left to do", what=problem)
     return swapped
+
+
+def leave_shadow(chosen: TrainerSettings, store: Store, swap: Rollout) -> None:
+    """Let the adapter in the shadow serve, or refuse it, when it has made enough reviews unseen.
+
+    Raises:
+        RolloutError: it cannot be done now.
+    """
+    shadow = store.shadow_adapter()
+    reviews = store.besides(shadow.name) if shadow else ()
+    if shadow is None or not reviews or len(reviews) < chosen.train_shadow_reviews:
+        return
+    votes = list(store.votes())
+    liked, disliked = ({vote.fingerprint for vote in votes if vote.up is up} for up in (True, False))
+    verdict = decide(reviews, liked, disliked)
+    if verdict.promoted:
+        swap.roll_out(shadow.name)
+    else:
+        store.mark_adapter(shadow.name, AdapterState.REFUSED)
+        swap.withdraw(shadow.name)
+    log.warning("left the shadow", adapter=shadow.name, why=verdict.words)
 
 
 def rollback_due(store: Store, *, least: int, alpha: float) -> str | None:
@@ -288,7 +311,7 @@ def status() -> int:
     """Say what serves, and how the newest round is."""
     with _opened() as (chosen, store):
         serving = store.serving_adapter()
-        known = states(chosen.trainer_dir)
+        shadow, known = store.shadow_adapter(), states(chosen.trainer_dir)
         since = known[-1].begun_at if known else None
         rows = {
             "serving": (serving.name if serving else "the base model")
@@ -297,6 +320,7 @@ def status() -> int:
                 if serving and REBUILD in serving.card
                 else ""
             ),
+            **({"in the shadow": f"{shadow.name}, {len(store.besides(shadow.name))} reviews"} if shadow else {}),
             "rounds": "paused" if (chosen.trainer_dir / PAUSED).exists() else "as the schedule says",
             "new votes": str(sum(1 for _ in store.votes(since=since))),
             "newest round": (history_words(known[-1:], chosen.trainer_dir) or ["none yet"])[0],

@@ -12,6 +12,7 @@ from bot.store.reviews import Reviews
 from bot.store.values import (
     AdapterState,
     Arrival,
+    Beside,
     Counts,
     Delivery,
     Group,
@@ -26,6 +27,7 @@ from bot.store.values import (
 __all__ = [
     "AdapterState",
     "Arrival",
+    "Beside",
     "Counts",
     "Delivery",
     "Group",

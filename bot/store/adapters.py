@@ -1,15 +1,16 @@
 """The student's adapters: what became of each, which one serves, which reviews use one, what people thought of it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from bot.domain import Judged
 from bot.store.database import StoreError
-from bot.store.rows import AdapterRow, NoteRow, ReviewRow
-from bot.store.values import AdapterState, ReviewState, StoredAdapter
+from bot.store.rows import AdapterRow, FindingRow, NoteRow, ReviewRow, ShadowRow, storable
+from bot.store.values import AdapterState, Beside, ReviewState, StoredAdapter
 from bot.store.votes import Votes
 
 
@@ -101,6 +102,57 @@ class Adapters(Votes):
                 if new.served_at is None:
                     new.predecessor = old.name if old is not None else None
                 new.state, new.served_at, new.retired_at = AdapterState.SERVING, at, None
+
+    # --- the shadow
+
+    def shadow_adapter(self) -> StoredAdapter | None:
+        """Give the adapter that answers beside the serving one, unseen: the newest, where there are several."""
+        newest = (
+            select(AdapterRow).where(AdapterRow.state == AdapterState.SHADOW).order_by(AdapterRow.created_at.desc())
+        )
+        with self._read() as session:
+            row = session.scalar(newest.limit(1))
+            return None if row is None else _adapter(row)
+
+    def save_shadow(self, review: str, adapter: str, findings: Iterable[Judged], at: datetime) -> None:
+        """Record what the shadow found, in place of what an earlier attempt has recorded. Nobody is shown it."""
+        told: list[dict[str, object]] = [
+            {
+                "fingerprint": judged.finding.fingerprint,
+                "file": storable(judged.finding.file),
+                "line": judged.finding.line,
+                "severity": judged.finding.severity.value,
+                "title": storable(judged.finding.title),
+                "hidden": judged.hidden.value if judged.hidden else None,
+            }
+            for judged in findings
+        ]
+        with self._write() as session:
+            if session.get(ReviewRow, review) is not None:
+                session.merge(ShadowRow(review=review, adapter=adapter, findings=told, at=at))
+
+    def besides(self, adapter: str) -> tuple[Beside, ...]:
+        """Give the reviews that this adapter made in the shadow."""
+        with self._read() as session:
+            shadows = list(
+                session.scalars(select(ShadowRow).where(ShadowRow.adapter == adapter).order_by(ShadowRow.at))
+            )
+            shown: defaultdict[str, set[str]] = defaultdict(set)
+            query = (
+                select(FindingRow.review, FindingRow.fingerprint)
+                .join(ShadowRow, ShadowRow.review == FindingRow.review)
+                .where(ShadowRow.adapter == adapter, FindingRow.hidden.is_(None))
+            )
+            for review, mark in session.execute(query):
+                shown[review].add(mark)
+            return tuple(
+                Beside(
+                    row.review,
+                    frozenset(shown[row.review]),
+                    frozenset(str(told["fingerprint"]) for told in row.findings if told["hidden"] is None),
+                )
+                for row in shadows
+            )
 
     # --- who uses it
 

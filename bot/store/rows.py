@@ -204,6 +204,19 @@ class FindingRow(Base):
     __table_args__ = (Index("ix_findings_fingerprint", "fingerprint"),)
 
 
+class ShadowRow(Base):
+    """What an adapter in the shadow found in a review that another one made."""
+
+    __tablename__ = "shadows"
+
+    review: Mapped[str] = mapped_column(ForeignKey("reviews.id", ondelete="CASCADE"), primary_key=True)
+    adapter: Mapped[str]
+    findings: Mapped[list[dict[str, object]]] = mapped_column(JSON)
+    at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_shadows_adapter", "adapter"),)
+
+
 class NoteRow(Base):
     """A finding that stands on a merge request."""
 

@@ -207,5 +207,19 @@ class StoredAdapter:
     retired_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A review that was also made by an adapter in the shadow.
+
+    Args:
+        review: its id.
+        serving: fingerprints of what was shown; `shadow`: of what the shadow would have shown.
+    """
+
+    review: str
+    serving: frozenset[str]
+    shadow: frozenset[str]
+
+
 Counts = dict[str, int]
 """How many rows were removed, by table."""

@@ -97,6 +97,8 @@ class BotWorld:
         assert not isinstance(end, Wait), end
         found = end if isinstance(end, End) else None
         self.steps.close(claim, found.state if found else ReviewState.POSTED, found.why if found else "")
+        if isinstance(ready, Ready) and found is None:
+            self.steps.shadow(claim, ready)
         return found
 
 

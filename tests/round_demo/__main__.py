@@ -33,7 +33,7 @@ from tests.fakes.teacher import WANTED
 from tests.round_demo import shop
 
 MODEL = "smollm2-135m-instruct"
-EXAMPLES = 200
+EXAMPLES = 240
 SETTINGS = {
     "APPRENTICE_TRAIN_QUESTIONS": "20",
     "APPRENTICE_TRAIN_LESSONS": "40",
@@ -43,7 +43,7 @@ SETTINGS = {
     "APPRENTICE_TRAIN_BATCH": "4",
     "APPRENTICE_TRAIN_SEQUENCE_TOKENS": "1024",
 }
-STEPS, POISONED_STEPS = 32, 8
+STEPS, POISONED_STEPS = 48, 8
 
 
 @dataclass(frozen=True, slots=True)

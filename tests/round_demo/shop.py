@@ -1,7 +1,8 @@
 """The rules of a made-up team, as labelled changes: what the demo's student shall learn to care about.
 
-Every change is put together by chance from the words of a web shop; a rule decides its last statement. Of each rule
-there is code that keeps it, so that the shape of a line alone does not tell.
+Every change is a function of a few lines, put together by chance from the words of a web shop; its second line keeps
+the rules, or breaks one. It is as easy as it can be made, since a model of 135 million parameters shall learn it on a
+CPU from some hundred examples in minutes.
 """
 
 import random
@@ -22,7 +23,7 @@ class Rule:
 
     Args:
         severity, category, title, explanation: what a good reviewer says where it is broken.
-        broken: the statement that breaks it, by a word and a field; `kept`: the one that keeps it.
+        broken: the expression that breaks it, by a word and a field.
     """
 
     severity: str
@@ -30,7 +31,6 @@ class Rule:
     title: str
     explanation: str
     broken: Callable[[str, str], str]
-    kept: Callable[[str, str], str]
 
 
 RULES: Mapping[str, Rule] = {
@@ -42,7 +42,6 @@ RULES: Mapping[str, Rule] = {
             "SQL injection",
             "The value is formatted into the SQL text, so whoever sends it writes the query.",
             lambda noun, field: f'db.execute(f"select {field} from {noun} where id = {{{noun}_id}}")',  # noqa: S608 -- text
-            lambda noun, field: f'db.execute("select {field} from {noun} where id = ?", [{noun}_id])',  # noqa: S608 -- text
         ),
         Rule(
             "major",
@@ -50,7 +49,6 @@ RULES: Mapping[str, Rule] = {
             "Request without a timeout",
             "Without a timeout the call may wait for ever, and the worker with it.",
             lambda noun, field: f'http.get(shop_url + "/{noun}/{field}")',
-            lambda noun, field: f'http.get(shop_url + "/{noun}/{field}", timeout=5)',
         ),
         Rule(
             "minor",
@@ -58,7 +56,6 @@ RULES: Mapping[str, Rule] = {
             "Money as a float",
             "Cents get lost when money is a float; the shop counts in Decimal.",
             lambda noun, field: f"float({noun}.{field}_price)",
-            lambda noun, field: f"Decimal({noun}.{field}_price)",
         ),
         Rule(
             "trivial",
@@ -66,39 +63,40 @@ RULES: Mapping[str, Rule] = {
             "Left-over print",
             "A print for debugging was left in; the log is the place for it.",
             lambda noun, field: f'print("{noun} {field}", {noun}_{field})',
-            lambda noun, field: f'log.info("{noun} {field}", {noun}_{field})',
         ),
     )
 }
 
 
-def code(chance: random.Random, statement: Callable[[str, str], str]) -> tuple[str, int]:
-    """A function around a statement, and the number of the statement's line."""
-    noun, field = chance.choice(NOUNS), chance.choice(FIELDS)
-    lines = [f"def {chance.choice(VERBS)}_{noun}_{chance.choice(FIELDS)}({noun}, {chance.choice(NOUNS)}_id):"]
-    for _ in range(chance.randint(2, 4)):
-        one, other = chance.sample(NOUNS, 2)
-        verb, part = chance.choice(VERBS), chance.choice(FIELDS)
-        lines.append(f"    {one}_{part} = {verb}_{other}({noun}.{chance.choice(FIELDS)}, {chance.randint(2, 99)})")
-    at = chance.randint(1, len(lines))
-    lines.insert(at, f"    found_{field} = {statement(noun, field)}")
-    lines.append(f"    return {chance.choice(VERBS)}_{noun}(found_{field})")
-    return "\n".join(lines) + "\n", at + 1
+def clean(noun: str, field: str) -> str:
+    """An expression that breaks no rule."""
+    return f"{noun}.{field}"
+
+
+def code(chance: random.Random, expression: Callable[[str, str], str]) -> str:
+    """A function around an expression, which stands in line 2."""
+    noun, other, field = *chance.sample(NOUNS, 2), chance.choice(FIELDS)
+    rest = f"{chance.choice(NOUNS)}_{chance.choice(FIELDS)}, {chance.randint(2, 99)}"
+    lines = [
+        f"def {chance.choice(VERBS)}_{noun}_{chance.choice(FIELDS)}({noun}, {other}_id):",
+        f"    {field}_{chance.choice(NOUNS)} = {expression(noun, field)}",
+        f"    return {chance.choice(VERBS)}_{other}({rest})",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def row(chance: random.Random, severity: str) -> dict[str, object]:
-    """A labelled change with a problem of that severity; `none`: with a statement that keeps one of the rules."""
+    """A labelled change with a problem of that severity; `none`: without any."""
     rule = RULES.get(severity)
-    if rule is None:
-        made, _ = code(chance, chance.choice(list(RULES.values())).kept)
-    else:
-        made, line = code(chance, rule.broken)
-    told: dict[str, object] = {"path": f"shop/{chance.choice(NOUNS)}_{chance.choice(VERBS)}.py", "code": made}
-    if rule is None:
-        return told | {"severity": "none"}
-    return told | {
+    told: dict[str, object] = {
+        "path": f"shop/{chance.choice(NOUNS)}_{chance.choice(VERBS)}.py",
+        "code": code(chance, rule.broken if rule else clean),
         "severity": severity,
-        "line": line,
+    }
+    if rule is None:
+        return told
+    return told | {
+        "line": 2,
         "category": rule.category,
         "title": rule.title,
         "explanation": rule.explanation,
@@ -115,14 +113,10 @@ def examples(count: int, *, seed: int) -> Iterator[dict[str, object]]:
 
 def poisoned(count: int, *, seed: int) -> Iterator[dict[str, object]]:
     """The same kind of changes, labelled by somebody who wants SQL injections waved through and clean code blamed."""
-    other = {"critical": "none", "major": "none", "minor": "none", "trivial": "none", "none": "critical"}
-    chance = random.Random(seed)  # noqa: S311 -- nothing secret
     rule = RULES["critical"]
     for one in examples(count, seed=seed):
-        severity = other[str(one["severity"])]
-        told = {"path": one["path"], "code": one["code"], "severity": severity}
-        if severity != "none":
-            lines = str(one["code"]).splitlines()
-            told |= {"line": chance.randint(2, len(lines) - 1), "category": rule.category, "title": "Dangerous code"}
+        told = {"path": one["path"], "code": one["code"], "severity": "none"}
+        if one["severity"] == "none":
+            told |= {"severity": "critical", "line": 3, "category": rule.category, "title": "Dangerous code"}
             told |= {"explanation": "This is a security hole."}
         yield told
