@@ -194,9 +194,9 @@ class Trainer:
         said: str | None = handle.get_result(polling_interval_sec=0.2)
         return said
 
-    def stop(self) -> None:
-        """What runs goes on at the next start."""
-        DBOS.destroy(workflow_completion_timeout_sec=0)
+    def stop(self, seconds: int = 0) -> None:
+        """What runs goes on at the next start; it is given so many seconds to come to a good place."""
+        DBOS.destroy(workflow_completion_timeout_sec=seconds)
         self.leave()
         self.lock.release()
 

@@ -28,15 +28,17 @@ from trainer.rollback import Liking, worse
 from trainer.rollout import Rollout, RolloutError, Swapped
 from trainer.round import MAX_RANK, REBUILD, CannotRunError, Graded, Round, Tools, base_model
 from trainer.rounds import AnotherTrainerError, history_words, launch, states, unfinished
-from trainer.schedule import Rules, due
+from trainer.schedule import Rules, due, in_window
 from trainer.settings import TrainerSettings, load
 from trainer.shadow import decide
 from trainer.tune.config import TuneConfig
 from trainer.tune.environment import ensure
-from trainer.tune.launch import Tuned, tune
+from trainer.tune.launch import GRACE_SECONDS, Tuned, tune
 from trainer.tune.progress import Progress as Tuning
 
 LOOK_SECONDS = 30
+AGAIN_SECONDS = 3600
+"""A round that something stopped is tried again so often, and at each start."""
 UPKEEP_SECONDS = 300
 KEPT = timedelta(days=30)
 """How long the folder of an adapter stays that serves no more, so that one can go back to it."""
@@ -129,10 +131,16 @@ def run_round(*, dry_run: bool, resume: bool, questions: int | None) -> int:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            trainer = launch(_tools(chosen, store, _Bar(progress).show, threading.Event()))
+            stop = threading.Event()
+            trainer = launch(_tools(chosen, store, _Bar(progress).show, stop))
             try:
                 at = now().isoformat()
                 failure = trainer.begin(f"manual {at}", "by hand", waiting.number if waiting else 0)
+            except KeyboardInterrupt:
+                stop.set()
+                progress.console.print("Stopping: a fine-tuning writes a checkpoint first.")
+                trainer.stop(GRACE_SECONDS)
+                raise _Wrong(130, "The round was stopped. What is done is kept: --resume goes on.") from None
             finally:
                 trainer.stop()
         number = states(chosen.trainer_dir)[-1].number
@@ -213,6 +221,11 @@ def serve() -> int:
         def look() -> None:
             begin_due(chosen, store, datetime.now().astimezone(), trainer.begin)
 
+        def again() -> None:
+            go_on(chosen, store, datetime.now().astimezone(), trainer.begin)
+
+        scheduler.add_job(again, "interval", seconds=AGAIN_SECONDS, max_instances=1, coalesce=True, next_run_time=now())
+
         def keep_up() -> None:
             keep_order(chosen, store, base_model(chosen))
 
@@ -221,7 +234,7 @@ def serve() -> int:
         scheduler.start()
         stop.wait()
         scheduler.shutdown(wait=False)
-        trainer.stop()
+        trainer.stop(GRACE_SECONDS)
         return 0
 
 
@@ -243,10 +256,32 @@ def begin_due(
     if found is None:
         return None
     begin(found.id, found.why)
-    for state in states(folder)[-1:]:
+    _report_newest(chosen, store)
+    return found.id
+
+
+def go_on(
+    chosen: TrainerSettings, store: Store, at: datetime, begin: Callable[[str, str, int], str | None]
+) -> str | None:
+    """Go on with the newest round where something stopped it; says by which id. What was killed goes on by itself."""
+    folder = chosen.trainer_dir
+    waiting = unfinished(folder)
+    if waiting is None or waiting.failure is None:
+        return None
+    if (folder / PAUSED).exists() or not in_window(at, chosen.train_window):
+        return None
+    id_ = f"again {waiting.number} {at.isoformat()}"
+    begin(id_, waiting.why, waiting.number)
+    _report_newest(chosen, store)
+    return id_
+
+
+def _report_newest(chosen: TrainerSettings, store: Store) -> None:
+    for state in states(chosen.trainer_dir)[-1:]:
         if state.ended_at:
             write_report(chosen, store, state.number)
-    return found.id
+        elif state.failure:
+            log.warning("round stopped", round=state.number, stage=state.stage, why=state.failure)
 
 
 def keep_order(chosen: TrainerSettings, store: Store, base: Path) -> Swapped | None:

@@ -24,7 +24,7 @@ from tests.test_store_adapters import cast, posted
 from tests.trainer.round_world import RoundWorld, lazy, round_world
 from trainer import train_command
 from trainer.rounds import AnotherTrainerError, Trainer, launch, states, unfinished
-from trainer.train_command import begin_due, keep_order, told, write_report
+from trainer.train_command import begin_due, go_on, keep_order, told, write_report
 
 pytestmark = pytest.mark.process  # threads, a database file, seconds
 
@@ -119,6 +119,27 @@ def test_what_is_due_begins_once(here: RoundWorld, trainer: Trainer) -> None:
     (here.tools.folder / train_command.PAUSED).touch()
     assert begin_due(chosen, here.store, at + timedelta(days=1), trainer.begin) is None
     assert len(states(here.tools.folder)) == here.trained == 1
+
+
+def test_what_something_stopped_is_tried_again(here: RoundWorld, trainer: Trainer) -> None:
+    def drop(call: str, _when: str) -> None:
+        if call.startswith("chat"):
+            raise DropError
+
+    at = now()
+    assert go_on(here.chosen, here.store, at, trainer.begin) is None
+    here.replica.hook = drop
+    assert trainer.begin("cron 1", "the schedule")
+    assert go_on(here.chosen, here.store, at, trainer.begin)
+    here.replica.hook = lambda _call, _when: None
+    shut = here.chosen.model_copy(update={"train_window": f"{(at.hour + 2) % 24}-{(at.hour + 3) % 24}"})
+    assert go_on(shut, here.store, at, trainer.begin) is None
+    assert unfinished(here.tools.folder)
+    assert go_on(here.chosen, here.store, at + timedelta(hours=1), trainer.begin)
+    (state,) = states(here.tools.folder)
+    assert (state.why, state.failure, state.ended_at is not None) == ("the schedule", None, True)
+    assert here.serving == "student-r0001"
+    assert (here.tools.folder / "rounds" / "r0001" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_adapter_that_people_like_less_is_taken_back(here: RoundWorld, trainer: Trainer) -> None:
