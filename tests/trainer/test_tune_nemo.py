@@ -163,6 +163,21 @@ def test_other_settings_need_another_folder(configured: Callable[..., TuneConfig
         tune(config, python, unwatched, most_seconds=900)
 
 
+def test_both_engines_see_the_same_loss_and_learn_the_same(
+    configured: Callable[..., TuneConfig], python: Path, tmp_path: Path, small_base: Base
+) -> None:
+    rows = write(tmp_path / "train.jsonl", TRAIN[:4])  # all of them in one step: their order is of no importance
+    whole = {"train": rows, "batch": 4, "max_steps": 2, "validate_every": 2, "warmup_share": 0}
+    one, other = (
+        tune(configured(engine=engine, **whole), python, unwatched, most_seconds=900)
+        for engine in ("automodel", "toolkit")
+    )
+    for (_, loss), (_, same) in zip((*one.losses, *one.val_losses), (*other.losses, *other.val_losses), strict=True):
+        assert math.isclose(loss, same, rel_tol=1e-3)
+    check(other.adapter, small_base.folder, max_rank=8)
+    assert other.versions["nemo_toolkit"]
+
+
 # --- what is trained is what is served
 
 
