@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.blueprint import blueprint, need
+from trainer.blueprint import blueprint, level, need
 from trainer.example import Skill
 from trainer.grade import Proficiency
 
@@ -53,6 +53,20 @@ def test_of_nothing_nothing() -> None:
     assert blueprint({}, {}, 10) == {}
     assert blueprint(THERE, {}, 0) == {}
     assert by_severity(blueprint(THERE, {}, 3)) == {"none": 1, "critical": 1, "trivial": 1}
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        (None, "easy"),
+        (Proficiency(1, 5), "easy"),
+        (Proficiency(2, 5), "medium"),
+        (Proficiency(3, 5), "medium"),
+        (Proficiency(4, 5), "hard"),
+    ],
+)
+def test_what_is_not_mastered_is_begun_with_what_is_easy(known: Proficiency | None, wanted: str) -> None:
+    assert level(known) == wanted
 
 
 SKILLS = st.dictionaries(st.sampled_from([CLEAN, SQL, GO, STYLE]), st.integers(1, 9))

@@ -1,5 +1,6 @@
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,27 @@ def test_feedback_in_words() -> None:
 def test_an_answer_that_cannot_be_used_has_a_name() -> None:
     said = feedback([a_mark(number, "major", None) for number in range(3)])
     assert said.weaknesses[0] == "severity major: 0 of 3 right; 3 times it says an answer that cannot be used"
+
+
+@pytest.mark.parametrize(
+    ("explanations", "strengths", "weaknesses"),
+    [
+        ({}, (), ()),
+        ({"better": 1, "as good": 1}, (), ()),  # of two nothing is said
+        (
+            {"better": 1, "as good": 6, "worse": 3, "not judged": 9},
+            ("explanations: 7 of 10 as good as they should be",),
+            (),
+        ),
+        ({"as good": 1, "worse": 9}, (), ("explanations: 1 of 10 as good as they should be",)),
+        ({"as good": 5, "worse": 5}, (), ()),
+    ],
+)
+def test_what_is_said_of_explanations(
+    explanations: dict[str, int], strengths: tuple[str, ...], weaknesses: tuple[str, ...]
+) -> None:
+    said = feedback([a_mark(1)], explanations)
+    assert (said.strengths, said.weaknesses) == (strengths, weaknesses)
 
 
 LABELS = ["none", "trivial", "minor", "major", "critical"]

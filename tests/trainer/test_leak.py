@@ -43,6 +43,15 @@ def test_a_change_that_only_removes_is_compared_by_what_it_shows() -> None:
     assert Seen([task]).near(task) == task.id
 
 
+def test_of_several_that_are_near_each_other_the_first_stays() -> None:
+    tasks = [a_task(1), a_task(1, "none"), a_task(2), a_task(1)]
+    assert list(distinct(tasks)) == [a_task(1), a_task(2)]
+    assert list(without_leaks(tasks, [a_task(1, "minor")])) == [a_task(2)]
+    seen = Seen(tasks)
+    seen.add(a_task(1))  # once more
+    assert seen.near(a_task(2)) == a_task(2).id
+
+
 TASKS = st.lists(st.builds(a_task, st.integers(0, 9), st.sampled_from(["none", "major"])), max_size=20)
 
 
