@@ -91,6 +91,7 @@ DESCRIPTION_CHARACTERS = 600
 ELIDED = "..."
 """Stands in `Part.before` and `Part.after` for lines that are left out."""
 
+FOLDER = "review"
 _GUTTER = 5
 _TURN_MARK = re.compile(r"<(?=[|\uff5c]|/?s>|(?:start|end)_of_turn>)")
 
@@ -120,33 +121,35 @@ def fence(name: str, text: str) -> str:
 
 
 @functools.cache
-def _sources() -> dict[str, str]:
-    folder = resources.files("prompts") / "review"
-    return {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".jinja")}
+def sources(folder: str) -> dict[str, str]:
+    """The templates of a folder below `prompts/`, by name."""
+    entries = (resources.files("prompts") / folder).iterdir()
+    return {entry.name: entry.read_text("utf-8") for entry in entries if entry.name.endswith(".jinja")}
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(_sources()),
+def environment(folder: str) -> jinja2.Environment:
+    """What renders the templates of a folder below `prompts/`; `fence` is a filter there."""
+    made = jinja2.Environment(
+        loader=jinja2.DictLoader(sources(folder)),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 -- the output is a prompt, not a page
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["fence"] = lambda text, name: fence(name, text)
-    return environment
+    made.filters["fence"] = lambda text, name: fence(name, text)
+    return made
 
 
 def _render(template: str, **values: object) -> str:
-    return _environment().get_template(template).render(**values).strip()
+    return environment(FOLDER).get_template(template).render(**values).strip()
 
 
 @functools.cache
 def prompt_id() -> str:
     """Twelve hex digits over all review templates: another prompt, another id."""
     digest = hashlib.sha256()
-    for name, source in sorted(_sources().items()):
+    for name, source in sorted(sources(FOLDER).items()):
         digest.update(f"{name}\0{source}\0".encode())
     return digest.hexdigest()[:12]
 

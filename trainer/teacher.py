@@ -1,27 +1,25 @@
 """The teacher: any OpenAI-compatible endpoint, asked for JSON by a schema. A finished answer is never paid twice."""
 
 import asyncio
-import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Self, TypeVar
 
-import jinja2
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.answer import AnswerError, parse_as
 from bot.domain import Usage
 from bot.endpoint import StudentError
 from bot.local.files import write_private
-from bot.prompt import Message, fence, repair_messages
+from bot.prompt import Message, environment, repair_messages
 from bot.student import Student
 from trainer.budget import Budget
 from trainer.settings import TrainerSettings
 
 RETRIES = 4
+FOLDER = "teacher"
 
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
@@ -148,23 +146,8 @@ def _own_words(error: StudentError) -> str:
 # --- prompts
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    folder = resources.files("prompts") / "teacher"
-    sources = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".jinja")}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(sources),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 -- the output is a prompt, not a page
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["fence"] = lambda text, name: fence(name, text)
-    return environment
-
-
 def question(template: str, **values: object) -> list[Message]:
     """A question to the teacher, by a template of `prompts/teacher`."""
-    system = _environment().get_template("system.jinja").render().strip()
-    user = _environment().get_template(template).render(**values).strip()
+    system = environment(FOLDER).get_template("system.jinja").render().strip()
+    user = environment(FOLDER).get_template(template).render(**values).strip()
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
