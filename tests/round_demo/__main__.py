@@ -33,17 +33,17 @@ from tests.fakes.teacher import WANTED
 from tests.round_demo import shop
 
 MODEL = "smollm2-135m-instruct"
-EXAMPLES = 240
+EXAMPLES = 220
 SETTINGS = {
     "APPRENTICE_TRAIN_QUESTIONS": "20",
     "APPRENTICE_TRAIN_LESSONS": "40",
-    "APPRENTICE_TRAIN_HELDOUT": "40",
+    "APPRENTICE_TRAIN_HELDOUT": "32",
     "APPRENTICE_TRAIN_RANK": "16",
     "APPRENTICE_TRAIN_LEARNING_RATE": "1e-3",
     "APPRENTICE_TRAIN_BATCH": "4",
     "APPRENTICE_TRAIN_SEQUENCE_TOKENS": "1024",
 }
-STEPS, POISONED_STEPS = 48, 8
+STEPS, POISONED_STEPS = 32, 8
 
 
 @dataclass(frozen=True, slots=True)
