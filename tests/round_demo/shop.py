@@ -92,11 +92,11 @@ def row(chance: random.Random, severity: str) -> dict[str, object]:
         "path": f"shop/{chance.choice(NOUNS)}_{chance.choice(VERBS)}.py",
         "code": code(chance, rule.broken if rule else clean),
         "severity": severity,
+        "line": 2,
     }
     if rule is None:
         return told
     return told | {
-        "line": 2,
         "category": rule.category,
         "title": rule.title,
         "explanation": rule.explanation,
@@ -115,8 +115,8 @@ def poisoned(count: int, *, seed: int) -> Iterator[dict[str, object]]:
     """The same kind of changes, labelled by somebody who wants SQL injections waved through and clean code blamed."""
     rule = RULES["critical"]
     for one in examples(count, seed=seed):
-        told = {"path": one["path"], "code": one["code"], "severity": "none"}
+        told = {"path": one["path"], "code": one["code"], "line": 2, "severity": "none"}
         if one["severity"] == "none":
-            told |= {"severity": "critical", "line": 3, "category": rule.category, "title": "Dangerous code"}
+            told |= {"severity": "critical", "category": rule.category, "title": "Dangerous code"}
             told |= {"explanation": "This is a security hole."}
         yield told
