@@ -176,7 +176,7 @@ def _told(config: TuneConfig) -> dict[str, object]:
 def _check_same(config: TuneConfig) -> None:
     """Raise TuneError where the folder holds a fine-tuning with other settings: its checkpoints would not fit."""
     known = config.folder / FILE
-    if known.is_file() and json.loads(known.read_bytes())["settings"] != _told(config):
+    if known.is_file() and json.loads(known.read_bytes()).get("settings") != _told(config):
         raise TuneError(f"{config.folder} holds a fine-tuning with other settings: take another folder for these.")
 
 
