@@ -126,7 +126,8 @@ def round_(
     labelled items: votes, or examples in APPRENTICE_TRAIN_EXAMPLES. Your code goes to the teacher only with
     APPRENTICE_TEACHER_MAY_SEE_CODE=true. Stopped at any point, it goes on with --resume, and pays nothing twice.
 
-    Exit codes: 0 done, whether promoted or refused; 2 it cannot run, and nothing was changed; 3 it stopped.
+    Exit codes: 0 done, whether promoted or refused; 2 the settings are wrong, or another round runs; 3 it cannot go on
+    (no teacher, too little data, no room, an error), and says why; what served serves on. 130: you have stopped it.
     """
     from trainer import train_command  # noqa: PLC0415 -- as every command: only when it is asked for
 
