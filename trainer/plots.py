@@ -71,7 +71,7 @@ def _bars(axes: Axes, pairs: Mapping[str, tuple[float, float]], title: str) -> N
     axes.set_xlim(0, 1.15)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_title(title)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # no bar is behind it
 
 
 def _table(axes: Axes, confusion: Mapping[str, Mapping[str, int]]) -> None:
