@@ -88,7 +88,7 @@ def _share(marks: Sequence[Mark], true: Callable[[Mark], bool], empty: float = 0
 
 
 def _macro_f1(marks: Sequence[Mark]) -> float:
-    wanted = {mark.wanted for mark in marks}
+    wanted = sorted({mark.wanted for mark in marks})  # in one order: the gate compares the last digit, too
     scores = []
     for label in wanted:
         hit = sum(mark.wanted == label == mark.given for mark in marks)
