@@ -176,7 +176,7 @@ def correct(place: Place, defect: Planted) -> None:
     """Alice mends a defect, asks the student before she commits, and pushes."""
     mend(place.clone, defect)
     play_git(place, "--no-pager", "diff", "--staged", "--unified=0")
-    play(place.console, place.clone, "review", "--staged")
+    play(place.console, place.clone, "review", "--staged", environment=place.operator)  # not with the user's own bot
     play_git(place, "commit", "--quiet", "--message", f"Correct {defect.file}")
     play_git(place, "push", "--quiet", "origin", BRANCH)
 
