@@ -18,7 +18,7 @@ setup: .venv/.complete  ## make the bot's environment in .venv
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable . --group dev
 	touch $@
 
-round-demo: setup  ## a whole learning round with real vLLM and NeMo, and a poisoned one that is refused (some 20 minutes)
+round-demo: setup  ## a whole learning round with real vLLM and NeMo, and a poisoned one that is refused (20 to 40 minutes on two cores)
 	$(BIN)/python -m tests.round_demo
 
 demo: setup  ## a push, a review with a real model on this machine, votes: the whole bot before your eyes

@@ -95,6 +95,8 @@ class _Bar:
 
     def show(self, what: str, done: float, of: float) -> None:
         if what not in self._tasks:
+            for before in self._tasks.values():
+                self._progress.stop_task(before)  # its clock
             self._tasks[what] = self._progress.add_task(what, total=of or None)
         self._progress.update(self._tasks[what], completed=done, total=of or None)
 
