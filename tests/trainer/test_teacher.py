@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -207,6 +208,20 @@ def test_a_teacher_that_fails_is_named(tmp_path: Path, said: Said, words: str) -
         written(tmp_path, lambda _, __: said)
     assert words in str(told.value)
     assert "STUDENT" not in str(told.value)
+
+
+def test_an_answer_that_comes_too_late_is_named(tmp_path: Path) -> None:
+    def late(_: Request, text: str) -> Said:
+        time.sleep(1.5)
+        return Said(text)
+
+    async def go(url: str) -> None:
+        chosen = TrainerSettings(teacher_url=url, teacher_model="large", teacher_timeout_seconds=0.2, data_dir=tmp_path)
+        async with Teacher(chosen, tmp_path / "teacher", Budget(10**9)) as teacher:
+            await prefer(teacher, a_task(1), "It may be zero.")
+
+    with teach(late) as fake, pytest.raises(TeacherError, match="APPRENTICE_TEACHER_TIMEOUT_SECONDS"):
+        asyncio.run(go(fake.url))
 
 
 def test_one_failed_request_costs_only_its_questions(tmp_path: Path) -> None:
