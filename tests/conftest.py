@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from coverage import Coverage
-from hypothesis import is_hypothesis_test
+from hypothesis import is_hypothesis_test, settings
 
 from bot.local import models, server
 from bot.local.command import Serving
@@ -21,6 +21,9 @@ from bot.local.state import RunningStudent
 from bot.redact import redact
 from bot.settings import load
 from tests.vllm_adapter import make_adapter
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes as long as it takes
+settings.load_profile("any machine")
 
 pytest_plugins = ["tests.postgres"]
 
