@@ -23,7 +23,7 @@ from tests.fakes.replica import DropError
 from tests.test_store_adapters import cast, posted
 from tests.trainer.round_world import RoundWorld, lazy, round_world
 from trainer import train_command
-from trainer.rounds import AnotherTrainerError, Trainer, launch, states, unfinished
+from trainer.rounds import STAGES, AnotherTrainerError, Trainer, launch, states, unfinished
 from trainer.train_command import begin_due, go_on, keep_order, told, write_report
 
 pytestmark = pytest.mark.process  # threads, a database file, seconds
@@ -329,7 +329,7 @@ trainer.begin("by hand 1", "by hand")
 """
 
 
-@pytest.mark.parametrize("stage", ["exam", "sitting", "curriculum", "fine-tune", "examination", "rollout"])
+@pytest.mark.parametrize("stage", list(STAGES))
 def test_killed_in_a_stage_it_goes_on(settings: RoundWorld, stage: str) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
     assert process.stdout
