@@ -273,9 +273,7 @@ class Round:
     def _choose(self, tasks: Sequence[Task], wanted: Mapping[Skill, int], most: int) -> tuple[Task, ...]:
         """Labelled tasks for an exam, no two rounds the same."""
         chosen: list[Task] = []
-        left = Counter(wanted)
-        plan = blueprint({skill: min(count, count) for skill, count in left.items()}, {}, most, only_there=True)
-        room = Counter(plan)
+        room = Counter(blueprint(wanted, {}, most, only_there=True))
         for task in sorted(tasks, key=lambda task: _drawn(self.name, task)):
             if room[task.skill] > 0:
                 room[task.skill] -= 1
